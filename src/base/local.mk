@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += libhvbase.la
+libhvbase_la_SOURCES = src/base/conf.c src/base/conf.h src/base/log.c src/base/log.h src/base/pkt.h src/base/sys.h src/base/tunables.def

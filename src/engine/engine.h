@@ -1,0 +1,152 @@
+/*
+ * engine.h - sockets and their tiers, waits, readiness: what src/preload may call.
+ *
+ * The preload layer knows file descriptors and POSIX; the engine knows struct hv_sock and the ring. All functions here preserve errno, return -errno where they
+ * fail, and may be called by any thread, unless stated otherwise. One lock (the ring lock) inside; never held across a wait or handed to the caller.
+ *
+ * How a data call works (preload):
+ *
+ *     for (;;) {
+ *             if (hv_sock_vf(s)) {
+ *                     r = hv_vf_recvmsg(s, msg, flags);         // never blocks
+ *                     if (r == HV_MOVED) continue;              // demoted meanwhile
+ *                     if (r != -EAGAIN || nonblocking) return r;
+ *                     w = hv_wait_sock(s, EPOLLIN, deadline);   // sleeps; wakes on data, move, signal, deadline
+ *                     ...
+ *             } else {
+ *                     hv_sock_touch(s, fd, HV_DIR_RECV);        // policy; may promote
+ *                     if (!hv_kernel_enter(s)) continue;        // was promoted: try again
+ *                     r = <the real call>;
+ *                     hv_kernel_leave(s, r);
+ *                     return r;
+ *             }
+ *     }
+ */
+#ifndef HV_ENGINE_H
+#define HV_ENGINE_H
+
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <time.h>
+
+/* Returned by hv_vf_* and waits when the socket isn't in the VF tier (any more): look again. Outside errno's range. */
+#define HV_MOVED (-65536)
+
+enum hv_tier { HV_TIER_KERNEL, HV_TIER_MOVING, HV_TIER_VF };
+enum hv_dir { HV_DIR_RECV, HV_DIR_SEND };
+
+/* Why a socket is, stays or went where it is. Texts: hv_why_text(). New reasons are added in why.def only. */
+enum hv_why {
+#define HV_WHY(NAME, text) HV_WHY_##NAME,
+#include "engine/why.def"
+#undef HV_WHY
+	HV_WHY_MAX
+};
+const char *hv_why_text(enum hv_why why);
+
+struct hv_sock_priv;
+struct hv_sock {
+	_Atomic uint32_t tier;     /* enum hv_tier */
+	_Atomic uint32_t inflight; /* threads inside a kernel call on this socket */
+	_Atomic uint32_t refs;
+	_Atomic bool pinned;       /* never promote (again): shared, unsupported option ... */
+	uint8_t family;            /* AF_INET / AF_INET6 */
+	uint8_t type;              /* SOCK_STREAM / SOCK_DGRAM */
+	_Atomic bool nonblock;     /* O_NONBLOCK mirror of the open file description, kept by preload */
+	_Atomic int64_t rcvtimeo_ns, sndtimeo_ns; /* 0 = none; mirrors kept by preload */
+	_Atomic uint32_t calls;    /* policy */
+	_Atomic uint64_t window_ns;
+	struct hv_sock_priv *p;    /* engine's own */
+};
+
+/* ---- life ---- */
+/* Constructor and fork. init reads hv_conf; nothing is opened until the first promotion. */
+void hv_engine_init(void);
+void hv_engine_fork_prepare(void);   /* demotes everything, takes the lock */
+void hv_engine_fork_parent(void);
+void hv_engine_fork_child(void);     /* forgets ring and thread without touching the device; sockets are kernel-tier and pinned as shared */
+void hv_engine_exit(void);           /* demotes everything, writes the summary; idempotent */
+
+/* fd: a descriptor of it; the socket is AF_INET/AF_INET6 STREAM or DGRAM. refs = 1. NULL: no memory, treat as unknown fd. */
+struct hv_sock *hv_sock_new(int fd, int family, int type, bool nonblock);
+void hv_sock_ref(struct hv_sock *s);
+void hv_sock_put(struct hv_sock *s);
+/* One fd of several referring to s goes away (close of a dup): drop epoll memberships made through this fd. */
+void hv_sock_fd_closed(struct hv_sock *s, int fd);
+/* The last fd of this process is about to be closed: demotes (FIN, linger, unsent data are the kernel's). Call before the real close. */
+void hv_sock_last_close(struct hv_sock *s, int fd);
+/* s is reachable through newfd too (dup family): remember, so that work goes on when the first fd is closed. */
+void hv_sock_fd_added(struct hv_sock *s, int newfd);
+
+/* ---- tier ---- */
+static inline bool hv_sock_vf(const struct hv_sock *s) { return atomic_load_explicit(&s->tier, memory_order_acquire) == HV_TIER_VF; }
+/* True: the caller may do a kernel call on the socket until hv_kernel_leave(). False: promoted (or moving: waits for the end of it first). */
+bool hv_kernel_enter_slow(struct hv_sock *s);
+static inline bool hv_kernel_enter(struct hv_sock *s)
+{
+	atomic_fetch_add(&s->inflight, 1); /* seq_cst: pairs with the promoter's tier store / inflight load */
+	if (atomic_load(&s->tier) == HV_TIER_KERNEL)
+		return true;
+	return hv_kernel_enter_slow(s);
+}
+static inline void hv_kernel_leave(struct hv_sock *s, ssize_t octets);
+void hv_kernel_count(struct hv_sock *s, ssize_t octets);
+static inline void hv_kernel_leave(struct hv_sock *s, ssize_t octets)
+{
+	atomic_fetch_sub(&s->inflight, 1);
+	(void)octets;
+}
+/* Before each kernel-tier data call: counts it and promotes a hot socket. Cheap when nothing is to be done. */
+void hv_sock_touch(struct hv_sock *s, int fd, enum hv_dir dir);
+/* Move to the kernel now (no-op there). Afterwards the kernel fd is exact. */
+void hv_sock_demote(struct hv_sock *s, enum hv_why why);
+/* The same, and never promote again. */
+void hv_sock_pin(struct hv_sock *s, enum hv_why why);
+/* Every VF-tier socket of the process. */
+void hv_demote_all(enum hv_why why);
+
+/* ---- VF-tier data; never block; msg as for recvmsg/sendmsg. >= 0, -errno or HV_MOVED ---- */
+ssize_t hv_vf_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags);
+ssize_t hv_vf_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags);
+/* read/recv and write/send without a msghdr: the fast way. */
+ssize_t hv_vf_recv(struct hv_sock *s, void *buf, size_t len, int flags);
+ssize_t hv_vf_send(struct hv_sock *s, const void *buf, size_t len, int flags);
+/* After the kernel has accepted a setsockopt: tell the mirror. true = fine; false = the stack can't honour it: caller demotes. */
+bool hv_vf_setsockopt(struct hv_sock *s, int level, int opt, const void *val, socklen_t len);
+/* TCP_INFO etc. while on the VF: >0 bytes written, 0 = ask the kernel, HV_MOVED. */
+int hv_vf_getsockopt(struct hv_sock *s, int level, int opt, void *val, socklen_t *len);
+/* SIOCINQ / SIOCOUTQ / SIOCOUTQNSD: value, or HV_MOVED. */
+int hv_vf_queue(struct hv_sock *s, unsigned long req);
+
+/* ---- waiting ---- */
+/* Progress without waiting: poll the ring once if nobody else does. */
+void hv_progress(void);
+/* Current readiness of a VF-tier socket: EPOLLIN|OUT|RDHUP|HUP|ERR as the kernel would say; HV_MOVED as (uint32_t)... see return: false = moved. */
+bool hv_sock_events(struct hv_sock *s, uint32_t *events);
+/* Until one of `events` (or ERR/HUP) on a VF-tier socket. deadline_ns: CLOCK_MONOTONIC, INT64_MAX = none. 0 ready, -EAGAIN deadline, -EINTR signal, HV_MOVED. */
+int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns);
+
+/* poll/ppoll/select over a mix of kernel fds and sockets. Entry with s == NULL: plain kernel fd (fd < 0: ignored). revents are filled for all. Returns ready
+ * entries, 0 at the deadline, -errno. mask: as for ppoll, NULL = leave. */
+struct hv_pollent { struct hv_sock *s; int fd; short events, revents; };
+int hv_poll(struct hv_pollent *ents, unsigned n, int64_t deadline_ns, const sigset_t *mask);
+/* True when no VF-tier socket (and no epoll set with one) is among them: the caller may use the real poll, inside hv_kernel_enter on each. */
+
+/* ---- epoll ---- */
+struct hv_epoll;
+struct hv_epoll *hv_epoll_new(int epfd);
+void hv_epoll_ref(struct hv_epoll *ep);
+void hv_epoll_put(struct hv_epoll *ep);
+/* Both do the kernel's epoll_ctl/epoll_wait as needed and return as it does, with -errno. s: the tracked socket behind fd or NULL. */
+int hv_epoll_ctl(struct hv_epoll *ep, int epfd, int op, int fd, struct hv_sock *s, struct epoll_event *ev);
+/* timeout_ns < 0: for ever. */
+int hv_epoll_wait(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int maxevents, int64_t timeout_ns, const sigset_t *mask);
+bool hv_epoll_active(const struct hv_epoll *ep); /* has VF-tier members: a plain kernel wait on epfd would miss events */
+
+#endif

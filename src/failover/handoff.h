@@ -1,0 +1,85 @@
+/*
+ * handoff.h - moving one live TCP connection between the kernel and us on the same fd (TCP_REPAIR).
+ *
+ * The order of steps is the one proved in tests/model/handoff.pml; changing it means changing the model first. Calls are plain
+ * sequences of syscalls (raw, see base/sys.h): no locks, no globals but the per-process guard. The engine serialises the calls for one
+ * socket. CAP_NET_ADMIN is needed for TCP_REPAIR, CAP_NET_RAW for injection: hv_handoff_init() tells what is missing.
+ */
+#ifndef HV_HANDOFF_H
+#define HV_HANDOFF_H
+
+#include <sys/types.h>
+
+#include "stack/image.h"
+
+/* Why a socket can't be promoted now (retry later) or ever (pin). One table gives text and whether it is permanent. */
+enum hv_move_why {
+	HV_MOVE_OK = 0,
+	/* permanent for this socket */
+	HV_MOVE_MPTCP, HV_MOVE_ULP, HV_MOVE_OWN_FILTER, HV_MOVE_USEC_TS, HV_MOVE_REPAIR_IN_USE, HV_MOVE_MD5, HV_MOVE_NO_TS_OR_OPT, HV_MOVE_FAMILY,
+	HV_MOVE_EPERM,
+	/* for now */
+	HV_MOVE_STATE,       /* not ESTABLISHED */
+	HV_MOVE_URGENT, HV_MOVE_OOO, /* out-of-order octets in the kernel */
+	HV_MOVE_RECOVERY,    /* tcpi_ca_state != Open or retransmissions outstanding */
+	HV_MOVE_TOO_MUCH,    /* queues larger than the limits */
+	HV_MOVE_SYSCALL,     /* unexpected errno: see hv_park.err/step */
+};
+const char *hv_move_why_text(enum hv_move_why why);
+bool hv_move_why_permanent(enum hv_move_why why);
+
+/* Kept by the engine for each socket that has ever moved. */
+struct hv_park {
+	int fd;
+	struct hv_tuple tuple;
+	uint64_t frozen_us;     /* when the filter was attached */
+	bool parked, settled, bound, guarded;
+	bool had_outq;          /* kernel still holds sent-unacked octets: settle must purge */
+	uint32_t rcv_nxt, write_seq, snd_una; /* as frozen, for settle and the late check */
+	uint32_t moves;
+	/* options that the dance clobbers, restored by demote */
+	int reuseaddr, keepalive, peek_off, quickack, window_clamp, user_mss;
+	int rto_min_us, delack_max_us; /* -1: not supported here */
+	uint8_t tcp_opts, snd_wscale, rcv_wscale;
+	uint32_t mss_clamp;
+	int err; const char *step; /* diagnosis of HV_MOVE_SYSCALL */
+};
+
+/* Once per process and netns; idempotent; safe to call again after fork (child: drops inherited state first). 0 or -errno with *what naming the
+ * missing thing ("CAP_NET_ADMIN", ...). guard_mode: 0 auto, 1 bpf only, 2 socket trick only. */
+int hv_handoff_init(int guard_mode, const char **what);
+void hv_handoff_fini(void);          /* also frees the netns guard when the last user goes */
+const char *hv_handoff_guard_kind(void); /* "sk_lookup" | "socket" | "none" */
+
+/* Cheap checks that change nothing; call before steering. max_octets limits each queue. */
+enum hv_move_why hv_promote_check(int fd, struct hv_park *pk, struct hv_tcp_image *img, uint32_t max_octets);
+/* Freeze and read (handoff.md 1.2 steps 1, 3-7). The flow rule must already be in place. rcv/snd octets are copied to buf[cap] and img points in there.
+ * On failure the socket is an ordinary kernel socket again. */
+enum hv_move_why hv_promote(int fd, struct hv_park *pk, struct hv_tcp_image *img, uint8_t *buf, size_t cap);
+/* Undo right after hv_promote(), before anything was sent or acked by us (import failed). */
+void hv_promote_undo(struct hv_park *pk);
+
+/* Late accept: >0 octets were accepted by the kernel after the freeze (copied to buf, they start at pk->rcv_nxt which is advanced), 0 none,
+ * -errno. *fin_or_rst: state left ESTABLISHED meanwhile: demote at once. settle additionally purges the kernel's send queue; may be called only >= one RCU
+ * grace period after the freeze (hv_barrier() or 25 ms). una/rcv_nxt: current values of the userspace TCB for the rehash. */
+ssize_t hv_late_check(struct hv_park *pk, uint8_t *buf, size_t cap, bool *fin_or_rst);
+int hv_settle(struct hv_park *pk, uint32_t snd_una, uint32_t rcv_nxt);
+void hv_barrier(void);               /* wait until no softirq can still be in the old path */
+
+/* Put the connection back (1.4 steps 1-11). img: state and octets (img->snd: snd_una..snd_end; the part up to snd_nxt was sent).
+ * lost: the sent part probably never arrived: resend it once through the raw socket at once. Returns 0 or -errno (socket stays parked, retry). U, the
+ * unsent tail, is sent with the ordinary send(), growing SO_SNDBUF for the moment if it must; nothing is dropped. */
+int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost);
+
+/* Give an IP packet to the local kernel as if received (raw socket over lo). 0 or -errno. */
+int hv_inject(const struct hv_tuple *t, const void *l3, size_t len);
+/* Build and inject one TCP segment of the peer's: out-of-order octets, FIN, RST. */
+int hv_inject_tcp(const struct hv_tcp_image *img, uint32_t seq, uint32_t ack, uint8_t flags, const void *data, uint32_t len);
+
+/* Connection is closed for good: the guard key goes, lazily. */
+void hv_park_forget(struct hv_park *pk);
+
+struct hv_move_counters { uint64_t promotes, promote_fails, demotes, demote_fails, late_accepts, late_octets, settles, purges, injected, resent; };
+const struct hv_move_counters *hv_move_counters(void);
+
+#endif

@@ -1,0 +1,13 @@
+/*
+ * route.h - the kernel's answer to "how would you send this?": device, next hop, its MAC. Raw rtnetlink requests, no state, no cache.
+ */
+#ifndef HV_ROUTE_H
+#define HV_ROUTE_H
+
+#include "stack/image.h"
+
+struct hv_route { int ifindex; uint32_t mtu; uint8_t src_mac[6], dst_mac[6]; bool have_mac; bool local; /* loopback/local table: never accelerate */ };
+/* 0, or -errno (-ENETUNREACH, -EHOSTUNREACH ...). have_mac is false when the neighbour isn't resolved (the caller retries later). mark 0 = none. */
+int hv_route_get(const struct hv_tuple *t, uint32_t mark, int bound_ifindex, struct hv_route *r);
+
+#endif
