@@ -218,6 +218,8 @@ static void warn_unknown(const char *entry)
 	size_t n = strcspn(name, "=");
 	const struct tunable *near = &table[0];
 	int best = INT_MAX;
+	if (strncmp(name, "LAB_", 4) == 0) /* hvaccel-lab's own variables reach the programs run in it */
+		return;
 	for (size_t i = 0; i < N_TUNABLES; i++) {
 		if (strlen(table[i].name) == n && memcmp(table[i].name, name, n) == 0)
 			return;
