@@ -148,5 +148,7 @@ int hv_epoll_ctl(struct hv_epoll *ep, int epfd, int op, int fd, struct hv_sock *
 /* timeout_ns < 0: for ever. */
 int hv_epoll_wait(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int maxevents, int64_t timeout_ns, const sigset_t *mask);
 bool hv_epoll_active(const struct hv_epoll *ep); /* has VF-tier members: a plain kernel wait on epfd would miss events */
+/* epfd has been added to another set or handed to poll/select: readiness of VF members must show on the epfd itself. */
+void hv_epoll_set_nested(struct hv_epoll *ep);
 
 #endif

@@ -1,0 +1,248 @@
+/*
+ * demote.c - the way back: VF tier -> the same kernel socket.
+ *
+ * Lock held throughout; 10-30 us per connection. Order (handoff.md 1.4): late check, what the ring still holds goes to the stack, export, dance, out-of-order
+ * octets and leftovers re-injected, rule removed, leftovers again, epoll sets restored, tier published.
+ */
+#include "engine/internal.h"
+
+#define RETRY_US 10000u
+
+int hv_sock_fd(const struct hv_sock *s)
+{
+	for (unsigned i = 0; i < HV_SOCK_FDS; i++)
+		if (s->p->fds[i] >= 0)
+			return s->p->fds[i];
+	return -1;
+}
+
+static void unlink_vf(struct hv_sock *s)
+{
+	struct hv_sock_priv *p = s->p;
+
+	*p->v_prev = p->v_next;
+	if (p->v_next != NULL)
+		p->v_next->p->v_prev = p->v_prev;
+	p->v_next = NULL;
+	p->v_prev = NULL;
+	G.vf_count--;
+	if (p->on_blocked) {
+		struct hv_sock **l = &G.blocked;
+		while (*l != NULL && *l != s)
+			l = &(*l)->p->b_next;
+		if (*l == s)
+			*l = p->b_next;
+		G.blocked_tail = &G.blocked;
+		while (*G.blocked_tail != NULL)
+			G.blocked_tail = &(*G.blocked_tail)->p->b_next;
+		p->on_blocked = false;
+	}
+}
+
+/* Frames of this flow that completed meanwhile: to the kernel, which owns the connection now. */
+static void leftovers(struct hv_sock *s)
+{
+	struct hv_sock_priv *p = s->p;
+	struct hv_frame f;
+
+	while (p->pend != NULL) {
+		struct hv_buf *b = p->pend;
+		p->pend = b->next;
+		if (hv_frame_parse(b->data, b->len, &f))
+			hv_inject(&f.tuple, f.l3, f.l3_len);
+		hv_buf_give(b);
+	}
+	p->pend_tail = &p->pend;
+	p->pend_count = 0;
+}
+
+static void wake_waiters(struct hv_sock *s)
+{
+	for (struct hv_waiter *w = s->p->waiters; w != NULL; w = w->next)
+		hv_wakefd_signal(w->wake);
+}
+
+static void finish(struct hv_sock *s, enum hv_why why, uint64_t t0)
+{
+	struct hv_sock_priv *p = s->p;
+
+	hv_timer_del(s);
+	unlink_vf(s);
+	p->why = why;
+	p->demote_pending = false;
+	p->next_try_ns = 0;
+	atomic_store_explicit(&s->calls, 0, memory_order_relaxed);
+	hv_epoll_demoted(s);
+	hv_tier_set(s, HV_TIER_KERNEL);
+	wake_waiters(s);
+	uint64_t ns = hv_now_ns() - t0;
+	HV_COUNT(demotes);
+	HV_COUNT(demote_why[why]);
+	HV_ADD(demote_ns_sum, ns);
+	hv_stats_max(&S.demote_ns_max, ns);
+	hv_journal("demote", s, hv_why_text(why), ns);
+}
+
+static int demote_udp(struct hv_sock *s, enum hv_why why)
+{
+	struct hv_sock_priv *p = s->p;
+	uint64_t t0 = hv_now_ns();
+
+	/* Datagrams that only we have seen are handed to the kernel's queue, in order, behind what it already holds. */
+	if (p->flow != NULL && G.vf != NULL)
+		hv_vf_flow_del(G.vf, p->flow);
+	p->flow = NULL;
+	atomic_store(&s->tier, HV_TIER_MOVING);
+	p->pend = NULL;
+	p->pend_tail = &p->pend;
+	struct hv_dgram d;
+	while (hv_udp_peek(&p->udp, &d)) {
+		hv_inject(&d.tuple, d.buf->base + d.buf->meta, (size_t)(d.data - (d.buf->base + d.buf->meta)) + d.len);
+		hv_udp_pop(&p->udp, &G.env);
+	}
+	if (G.vf != NULL)
+		hv_ring_poll(t0);
+	leftovers(s);
+	hv_demux_del(s);
+	finish(s, why, t0);
+	return 0;
+}
+
+static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
+{
+	struct hv_sock_priv *p = s->p;
+	struct hv_tcp_image img;
+	uint64_t t0 = hv_now_ns(), now_us = t0 / 1000u;
+	bool left = false;
+
+	if (!p->park.settled && p->park.frozen_us + 25000u > now_us && G.last_barrier_us <= p->park.frozen_us) {
+		hv_barrier();
+		G.last_barrier_us = hv_now_us();
+	}
+	uint32_t at = p->park.rcv_nxt;
+	uint8_t *buf = hv_scratch(1u << 20);
+	if (buf == NULL)
+		return -ENOMEM;
+	ssize_t late = hv_late_check(&p->park, buf, 1u << 20, &left);
+	if (late > 0)
+		(void)hv_tcp_late(p->tcb, &G.env, at, buf, (uint32_t)late, now_us);
+
+	/* From here frames of this flow go to p->pend: the kernel will own them. */
+	p->pend = NULL;
+	p->pend_tail = &p->pend;
+	p->pend_count = 0;
+	hv_tier_set(s, HV_TIER_MOVING);
+
+	memset(&img, 0, sizeof img);
+	hv_tcp_export(p->tcb, &img, now_us);
+	buf = hv_scratch((size_t)img.rcv_len + img.snd_len + 64);
+	int r = -ENOMEM;
+	if (buf != NULL) {
+		img.rcv = buf;
+		img.snd = buf + img.rcv_len;
+		hv_tcp_export_rcv(p->tcb, img.rcv);
+		hv_tcp_export_snd(p->tcb, img.snd);
+		r = hv_demote(&p->park, &img, lost);
+	}
+	if (r != 0) {
+		/* The socket is parked and guarded; nothing is lost while it waits. Frames are the peer's to repeat. */
+		hv_log_once(HV_LOG_WARN, "a connection could not be given back to the kernel at once (%s: error %d); retrying", p->park.step != NULL ? p->park.step : "?", -r);
+		hv_tier_set(s, HV_TIER_VF);
+		while (p->pend != NULL) {
+			struct hv_buf *b = p->pend;
+			p->pend = b->next;
+			hv_buf_give(b);
+		}
+		p->demote_pending = true;
+		p->pend_why = why;
+		p->pend_lost = true;
+		p->next_retry_us = hv_now_us() + RETRY_US;
+		hv_timer_update(s, p->next_retry_us);
+		HV_COUNT(demote_retries);
+		return r;
+	}
+	if (G.vf != NULL)
+		hv_ring_poll(hv_now_ns());
+	leftovers(s);
+	if (p->flow != NULL && G.vf != NULL)
+		hv_vf_flow_del(G.vf, p->flow);
+	p->flow = NULL;
+	if (G.vf != NULL)
+		hv_ring_poll(hv_now_ns());
+	leftovers(s);
+	uint32_t cur = 0, seq, len;
+	const uint8_t *data;
+	while (hv_tcp_export_ooo(p->tcb, &cur, &seq, &data, &len))
+		for (uint32_t o = 0; o < len; o += 1400)
+			hv_inject_tcp(&img, seq + o, img.snd_nxt, 16 /* ACK */, data + o, len - o < 1400 ? len - o : 1400);
+	hv_demux_del(s);
+	hv_tcp_release(p->tcb, &G.env);
+	hv_obj_free(p->tcb, hv_tcb_size());
+	p->tcb = NULL;
+	hv_unmap(p->aux, p->aux_len);
+	p->aux = NULL;
+	p->settle_us = 0;
+	finish(s, why, t0);
+	return 0;
+}
+
+int hv_demote_locked(struct hv_sock *s, enum hv_why why, bool lost)
+{
+	if (!hv_sock_vf(s))
+		return 0;
+	return s->type == SOCK_STREAM ? demote_tcp(s, why, lost) : demote_udp(s, why);
+}
+
+void hv_demote_all_locked(enum hv_why why, bool lost)
+{
+	struct hv_sock *s = G.vf_socks, *next;
+
+	for (; s != NULL; s = next) {
+		next = s->p->v_next;
+		hv_demote_locked(s, why, lost);
+	}
+}
+
+void hv_demote_all(enum hv_why why)
+{
+	hv_lock(&G.lock);
+	hv_demote_all_locked(why, false);
+	hv_unlock(&G.lock);
+}
+
+static void sleep_ms(unsigned ms)
+{
+	struct timespec ts = { 0, (long)ms * 1000000 };
+	hv_sys_ppoll(NULL, 0, &ts, NULL);
+}
+
+void hv_sock_demote(struct hv_sock *s, enum hv_why why)
+{
+	/* A refusal (no route at that moment) is retried for a bounded time; the timer goes on after that. */
+	for (unsigned i = 0; i < 200; i++) {
+		uint32_t t = atomic_load(&s->tier);
+		if (t == HV_TIER_KERNEL)
+			return;
+		if (t == HV_TIER_MOVING) {
+			if (hv_kernel_enter(s)) { /* waits for the end of the move */
+				hv_kernel_leave(s, 0);
+				return;
+			}
+			continue;
+		}
+		hv_lock(&G.lock);
+		int r = hv_demote_locked(s, why, false);
+		hv_unlock(&G.lock);
+		if (r == 0)
+			return;
+		sleep_ms(5);
+	}
+}
+
+void hv_sock_pin(struct hv_sock *s, enum hv_why why)
+{
+	atomic_store(&s->pinned, true);
+	hv_sock_demote(s, why);
+	if (s->p->why == HV_WHY_NONE || s->p->why == HV_WHY_COLD)
+		s->p->why = why;
+}

@@ -1,0 +1,266 @@
+/*
+ * internal.h - the engine's own state. Included by the files of src/engine only.
+ *
+ * One ring per process, one lock (G.lock) over everything here that isn't atomic or said to belong to the service thread. Order: G.lock is the only lock;
+ * system calls made under it are short ones (epoll_ctl, eventfd write, the hand-off's sequence).
+ */
+#ifndef HV_ENGINE_INTERNAL_H
+#define HV_ENGINE_INTERNAL_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "base/conf.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "engine/engine.h"
+#include "engine/lock.h"
+#include "failover/handoff.h"
+#include "failover/monitor.h"
+#include "failover/route.h"
+#include "stack/frame.h"
+#include "stack/tcp.h"
+#include "stack/udp.h"
+#include "vf/vf.h"
+
+#define HV_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define HV_LIKELY(x) __builtin_expect(!!(x), 1)
+
+/* A thread that sleeps for readiness of a socket; lives on that thread's stack, linked under G.lock. */
+struct hv_waiter {
+	struct hv_waiter *next, **prev;
+	struct hv_wakefd *wake;
+	uint32_t events;
+};
+struct hv_wakefd { /* pooled eventfds: no per-thread state to destroy */
+	struct hv_wakefd *next;
+	int fd;
+	_Atomic bool signalled;
+};
+
+/* Membership of a socket in an epoll set, for sockets of either tier. */
+struct hv_epitem {
+	struct hv_epitem *s_next, **s_prev;   /* of the socket */
+	struct hv_epitem *e_next, **e_prev;   /* of the epoll set */
+	struct hv_epitem *r_next, **r_prev;   /* ready list, when queued */
+	struct hv_epoll *ep;
+	struct hv_sock *s;
+	int fd;
+	uint32_t events;                      /* as given by the program */
+	uint64_t data;
+	bool in_kernel, queued, disarmed, edge;
+};
+
+struct hv_epoll {
+	_Atomic uint32_t refs;
+	_Atomic uint32_t vf_items;            /* members that are on the VF now */
+	int epfd;                             /* the descriptor it was made with; callers pass theirs */
+	int evfd;                             /* -1 until a member is promoted */
+	bool chan_in;                         /* completion channel is in the kernel set */
+	uint32_t chan_epoch;
+	_Atomic bool nested;
+	_Atomic uint32_t sleepers;
+	_Atomic bool signalled;
+	struct hv_epitem *items;
+	struct hv_epitem *ready, **ready_tail;
+	uint64_t kernel_seen_ns;
+	uint32_t turns;
+	bool dead;
+};
+
+#define HV_SOCK_FDS 6
+
+struct hv_udp_dst { /* where a datagram for this destination goes; valid for a second */
+	struct hv_tuple tuple;
+	uint8_t l2[18];
+	uint8_t l2_len;
+	bool over_vf;
+	uint32_t mtu;
+	uint64_t until_ns;
+};
+
+struct hv_sock_priv {
+	struct hv_sock *s;
+	int fds[HV_SOCK_FDS];                 /* descriptors of it in this process, -1 = free */
+	uint64_t cookie;                      /* SO_COOKIE at birth: is the fd still ours? */
+	/* policy */
+	uint64_t next_try_ns, backoff_ns, promoted_ns;
+	enum hv_why why;                      /* why it is where it is */
+	/* VF tier */
+	struct hv_tuple tuple;
+	uint32_t hash;
+	struct hv_sock *h_next;               /* demux bucket */
+	struct hv_sock *v_next, **v_prev;     /* G.vf_socks */
+	struct hv_tcb *tcb;
+	struct hv_udp udp;
+	struct hv_park park;
+	struct hv_vf_flow *flow;
+	uint8_t *aux;
+	size_t aux_len;
+	struct hv_buf *pend, **pend_tail;     /* frames that came while MOVING */
+	uint32_t pend_count;
+	bool demote_pending;                  /* the kernel refused it back for now; retried */
+	bool pend_lost;
+	enum hv_why pend_why;
+	struct hv_waiter *waiters;
+	struct hv_epitem *items;
+	/* work lists */
+	struct hv_sock *w_next;               /* touched in this batch, or waiting for SQ room */
+	unsigned acts;
+	bool on_work, on_blocked;
+	struct hv_sock *b_next;
+	/* timers */
+	uint32_t heap_idx;                    /* 0 = not in the heap */
+	uint64_t heap_key, settle_us, active_us, next_retry_us;
+	/* UDP */
+	uint32_t fork_gen;                    /* born in this generation: a later fork has shared it */
+	bool k_drain, k_ready;                /* look into the kernel's queue first */
+	uint32_t k_turn;
+	uint64_t k_seen_ns;
+	uint16_t ip_id;
+	struct hv_udp_dst dst[4];
+	uint32_t dst_turn;
+	/* figures */
+	uint64_t vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
+	uint32_t promotes;
+};
+
+enum hv_ring_state { HV_RING_CLOSED, HV_RING_OPENING, HV_RING_READY, HV_RING_LOST };
+
+#define HV_HASH 4096u
+
+struct hv_global {
+	struct hv_lock lock;
+	_Atomic int ring;                     /* enum hv_ring_state */
+	_Atomic bool off;                     /* child after fork, exit, or disabled: promote nothing */
+	_Atomic uint32_t epoch;               /* of the ring; odd numbers never reused */
+	struct hv_vf *vf;
+	struct hv_vf_pair pair;
+	struct hv_env env;
+	struct hv_tcp_counters tcp;
+	_Atomic uint32_t vf_users;            /* control calls in progress without the lock */
+	struct hv_sock *hash[HV_HASH];
+	struct hv_sock *udp_wild;             /* unconnected UDP: few, list by h_next */
+	struct hv_sock *vf_socks;
+	uint32_t vf_count;
+	struct hv_sock *blocked, **blocked_tail; /* want to send, SQ was full */
+	/* timers */
+	struct hv_sock **heap;
+	uint32_t heap_n, heap_cap;
+	_Atomic uint64_t svc_wake_us;
+	/* poll bookkeeping */
+	_Atomic uint64_t last_poll_ns;
+	_Atomic uint32_t polls;
+	bool armed;                           /* a completion event will come */
+	uint32_t sleepers;                    /* threads asleep on the completion channel */
+	/* opening */
+	struct hv_hold hold;
+	_Atomic uint64_t next_open_ns;
+	uint64_t open_backoff_ns;
+	enum hv_vf_why open_why;
+	int open_err;
+	int want_upper;
+	/* service thread */
+	pthread_t svc;
+	bool svc_running;
+	int ctl_fd;
+	struct hv_monitor *mon;
+	enum hv_loss lost_cause;
+	uint64_t lost_ns;
+	struct hv_wakefd *wakefds;
+	uint8_t *scratch;
+	size_t scratch_len;
+	uint64_t last_barrier_us;
+	bool handoff_ready, handoff_failed;
+	const char *handoff_what;
+	_Atomic uint32_t fork_gen;
+	int ctl_pid;
+};
+extern struct hv_global G;
+
+extern __thread uint32_t hv_sig_count; /* bumped by preload's signal wrapper: a spin that sees it change ends with -EINTR */
+
+/* mem.c: fixed-size objects from mmap, never returned to the system; safe without malloc. */
+void *hv_obj_alloc(size_t size);
+void hv_obj_free(void *p, size_t size);
+void *hv_map(size_t len);
+void hv_unmap(void *p, size_t len);
+int hv_fd_high(int fd);          /* moves an internal descriptor out of the program's way, close-on-exec */
+uint8_t *hv_scratch(size_t len); /* G.lock held; grows; contents lost at the next call */
+
+/* ring.c, lock held */
+void hv_ring_poll(uint64_t now_ns);
+void hv_ring_poll_tx_only(void);
+void hv_sock_pump(struct hv_sock *s, uint64_t now_us);       /* send what the TCB wants to send */
+void hv_sock_apply(struct hv_sock *s, unsigned acts, uint64_t now_us);
+void hv_notify(struct hv_sock *s, uint32_t events);
+void hv_demux_add(struct hv_sock *s);
+void hv_demux_del(struct hv_sock *s);
+struct hv_sock *hv_demux_find(const struct hv_tuple *t);
+void hv_buf_give(struct hv_buf *b);
+bool hv_ring_arm(void);                                      /* true: armed (or was) */
+/* One frame to a TCB or UDP queue; used for pending frames too. */
+void hv_frame_to_sock(struct hv_sock *s, struct hv_buf *b, struct hv_frame *f, bool csum_ok, uint64_t now_us);
+
+/* timer.c, lock held */
+void hv_timer_update(struct hv_sock *s, uint64_t key_us);
+void hv_timer_del(struct hv_sock *s);
+void hv_timer_run(uint64_t now_us);
+uint64_t hv_timer_next(void);
+uint64_t hv_sock_deadline(const struct hv_sock *s);
+
+/* promote.c / demote.c */
+bool hv_promote_sock(struct hv_sock *s, int fd);
+int hv_demote_locked(struct hv_sock *s, enum hv_why why, bool lost);
+void hv_demote_all_locked(enum hv_why why, bool lost);
+void hv_tier_set(struct hv_sock *s, enum hv_tier t);
+int hv_sock_fd(const struct hv_sock *s);
+
+/* epoll.c, lock held */
+void hv_epoll_promoted(struct hv_sock *s);
+void hv_epoll_demoted(struct hv_sock *s);
+void hv_epoll_event(struct hv_sock *s, uint32_t events);
+
+/* wait.c, lock held for get/put */
+struct hv_wakefd *hv_wakefd_get(void);
+void hv_wakefd_put(struct hv_wakefd *w);
+void hv_wakefd_signal(struct hv_wakefd *w);
+uint64_t hv_spin_budget(void);
+void hv_spin_learn(bool hit, uint64_t waited_ns);
+
+/* udp.c */
+bool hv_udp_eligible(struct hv_sock *s, int fd, struct hv_tuple *t, int *upper, enum hv_why *why);
+bool hv_udp_readable(const struct hv_sock *s);
+ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags);
+ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags);
+int hv_udp_inq(struct hv_sock *s);
+
+/* service.c */
+void hv_service_kick(void);
+bool hv_service_start(int upper);
+void hv_ring_failover(enum hv_loss cause);                   /* any thread, takes the lock */
+
+/* stats.c */
+struct hv_stats {
+	_Atomic uint64_t promotes, promote_fails, demotes, demote_retries;
+	_Atomic uint64_t demote_why[HV_WHY_MAX], stay_why[HV_WHY_MAX], move_why[32];
+	_Atomic uint64_t kernel_rx_octets, kernel_tx_octets, kernel_calls, vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
+	_Atomic uint64_t udp_kernel_path, injected_unknown, sleeps, spins_hit, ring_opens, ring_losses;
+	_Atomic uint64_t promote_ns_max, promote_ns_sum, demote_ns_max, demote_ns_sum, failover_ns_max, failover_socks;
+};
+extern struct hv_stats S;
+#define HV_COUNT(field) atomic_fetch_add_explicit(&S.field, 1, memory_order_relaxed)
+#define HV_ADD(field, n) atomic_fetch_add_explicit(&S.field, (n), memory_order_relaxed)
+void hv_journal(const char *what, const struct hv_sock *s, const char *why, uint64_t ns);
+void hv_stats_max(_Atomic uint64_t *m, uint64_t v);
+void hv_summary_write(void);
+void hv_stay(struct hv_sock *s, enum hv_why why, uint64_t retry_ns);
+int hv_tuple_print(const struct hv_tuple *t, char *buf, size_t len);
+
+static inline bool hv_ring_ready(void)
+{
+	return atomic_load_explicit(&G.ring, memory_order_acquire) == HV_RING_READY;
+}
+
+#endif

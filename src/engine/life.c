@@ -1,0 +1,71 @@
+/*
+ * life.c - process life: start, fork, exit.
+ *
+ * fork: everything is given back to the kernel before, so that parent and child hold ordinary kernel sockets; sockets that existed then are shared and stay in the
+ * kernel (generation count). The child forgets ring, thread and guard without touching the device.
+ */
+#include "base/inside.h"
+#include "engine/internal.h"
+
+void hv_engine_init(void)
+{
+	if (!hv_conf.enable || hv_conf.promote_calls < 0)
+		atomic_store(&G.off, true);
+}
+
+void hv_engine_fork_prepare(void)
+{
+	hv_lock(&G.lock);
+	hv_demote_all_locked(HV_WHY_FORK, false);
+	hv_lock_held = 0; /* the lock stays taken; the flag is about signal handlers of this thread */
+}
+
+void hv_engine_fork_parent(void)
+{
+	atomic_fetch_add(&G.fork_gen, 1);
+	hv_unlock(&G.lock);
+}
+
+void hv_engine_fork_child(void)
+{
+	atomic_store(&G.lock.v, 0);
+	hv_lock_held = 0;
+	atomic_fetch_add(&G.fork_gen, 1);
+	if (G.vf != NULL)
+		hv_vf_child_forget(G.vf);
+	G.vf = NULL;
+	G.mon = NULL; /* its descriptor is close-on-exec; the library's object is the parent's business */
+	G.svc_running = false;
+	if (G.ctl_fd > 0)
+		hv_sys_close(G.ctl_fd);
+	G.ctl_fd = 0;
+	for (struct hv_wakefd *w = G.wakefds; w != NULL; w = w->next)
+		hv_sys_close(w->fd);
+	G.wakefds = NULL;
+	memset(&G.env, 0, sizeof G.env);
+	memset(G.hash, 0, sizeof G.hash);
+	G.udp_wild = NULL;
+	G.vf_socks = NULL;
+	G.vf_count = 0;
+	G.blocked = NULL;
+	G.heap_n = 0;
+	G.sleepers = 0;
+	G.armed = false;
+	atomic_store(&G.vf_users, 0);
+	G.handoff_ready = false;
+	G.handoff_failed = false;
+	atomic_store(&G.next_open_ns, 0);
+	atomic_store(&G.ring, HV_RING_CLOSED);
+	memset(&S, 0, sizeof S); /* the child writes its own summary */
+}
+
+void hv_engine_exit(void)
+{
+	static atomic_flag once = ATOMIC_FLAG_INIT;
+
+	if (atomic_flag_test_and_set(&once))
+		return;
+	atomic_store(&G.off, true);
+	hv_demote_all(HV_WHY_EXIT);
+	hv_summary_write();
+}

@@ -1,0 +1,301 @@
+/*
+ * ring.c - the poll loop: completions -> flow -> stack -> what follows (output, readiness, demotion), and the way out to the send queue.
+ *
+ * Whoever needs progress polls: a data call, a waiting thread, the service thread. All functions need G.lock.
+ */
+#include "engine/internal.h"
+
+#define BATCH 32u
+
+/* ---- flow table ---- */
+
+static uint32_t bucket(uint32_t hash)
+{
+	return hash & (HV_HASH - 1);
+}
+
+static bool is_wild(const struct hv_tuple *t)
+{
+	return t->proto == 17 && t->rport == 0;
+}
+
+void hv_demux_add(struct hv_sock *s)
+{
+	struct hv_sock_priv *p = s->p;
+	struct hv_sock **head;
+
+	if (is_wild(&p->tuple)) {
+		head = &G.udp_wild;
+	} else {
+		p->hash = hv_tuple_hash(&p->tuple);
+		head = &G.hash[bucket(p->hash)];
+	}
+	p->h_next = *head;
+	*head = s;
+}
+
+void hv_demux_del(struct hv_sock *s)
+{
+	struct hv_sock **l = is_wild(&s->p->tuple) ? &G.udp_wild : &G.hash[bucket(s->p->hash)];
+
+	for (; *l != NULL; l = &(*l)->p->h_next) {
+		if (*l == s) {
+			*l = s->p->h_next;
+			s->p->h_next = NULL;
+			return;
+		}
+	}
+}
+
+struct hv_sock *hv_demux_find(const struct hv_tuple *t)
+{
+	static const uint8_t any[16];
+
+	for (struct hv_sock *s = G.hash[bucket(hv_tuple_hash(t))]; s != NULL; s = s->p->h_next)
+		if (hv_tuple_eq(&s->p->tuple, t))
+			return s;
+	if (t->proto != 17)
+		return NULL;
+	for (struct hv_sock *s = G.udp_wild; s != NULL; s = s->p->h_next) {
+		const struct hv_tuple *w = &s->p->tuple;
+		if (w->lport == t->lport && w->family == t->family && (memcmp(w->laddr, any, 16) == 0 || memcmp(w->laddr, t->laddr, 16) == 0))
+			return s;
+	}
+	return NULL;
+}
+
+/* ---- buffers ---- */
+
+void hv_buf_give(struct hv_buf *b)
+{
+	b->next = G.env.free_rx;
+	G.env.free_rx = b;
+	G.env.n_free_rx++;
+}
+
+/* ---- output ---- */
+
+static void block_on_sq(struct hv_sock *s)
+{
+	if (s->p->on_blocked)
+		return;
+	s->p->on_blocked = true;
+	s->p->b_next = NULL;
+	if (G.blocked == NULL)
+		G.blocked_tail = &G.blocked;
+	*G.blocked_tail = s;
+	G.blocked_tail = &s->p->b_next;
+}
+
+void hv_sock_pump(struct hv_sock *s, uint64_t now_us)
+{
+	struct hv_sock_priv *p = s->p;
+	struct hv_tx tx;
+
+	for (;;) {
+		if (hv_vf_tx_room(G.vf) == 0) {
+			hv_vf_poll_tx(G.vf, &G.env);
+			if (hv_vf_tx_room(G.vf) == 0) {
+				block_on_sq(s);
+				break;
+			}
+		}
+		if (!hv_tcp_output(p->tcb, &G.env, &tx, now_us))
+			break;
+		/* Room was checked, so an error here means a dying device: the octets stay in the send queue and the watchdog or monitor decides. */
+		(void)hv_vf_tx(G.vf, &G.env, &tx, now_us * 1000u);
+	}
+	hv_timer_update(s, hv_sock_deadline(s));
+}
+
+static void run_blocked(uint64_t now_us)
+{
+	struct hv_sock *s = G.blocked;
+
+	G.blocked = NULL;
+	while (s != NULL) {
+		struct hv_sock *next = s->p->b_next;
+		s->p->on_blocked = false;
+		if (hv_sock_vf(s) && s->p->tcb != NULL)
+			hv_sock_pump(s, now_us);
+		s = next;
+	}
+}
+
+/* ---- what a stack call asked for ---- */
+
+void hv_notify(struct hv_sock *s, uint32_t events)
+{
+	for (struct hv_waiter *w = s->p->waiters; w != NULL; w = w->next)
+		if ((w->events & events) != 0)
+			hv_wakefd_signal(w->wake);
+	if (s->p->items != NULL)
+		hv_epoll_event(s, events);
+}
+
+void hv_sock_apply(struct hv_sock *s, unsigned acts, uint64_t now_us)
+{
+	struct hv_sock_priv *p = s->p;
+
+	if ((acts & HV_TCP_TIMEDOUT) != 0) {
+		/* The kernel's timers take over and give the program its ETIMEDOUT with its own rules. */
+		hv_demote_locked(s, HV_WHY_TIMEDOUT, true);
+		return;
+	}
+	if ((acts & HV_TCP_OUT) != 0 && !p->demote_pending)
+		hv_sock_pump(s, now_us);
+	uint32_t ev = ((acts & HV_TCP_READABLE) != 0 ? EPOLLIN | EPOLLRDNORM : 0u) | ((acts & HV_TCP_WRITABLE) != 0 ? EPOLLOUT | EPOLLWRNORM : 0u);
+	if (ev != 0)
+		hv_notify(s, ev);
+	if (hv_sock_vf(s))
+		hv_timer_update(s, hv_sock_deadline(s));
+}
+
+/* ---- input ---- */
+
+static void inject_frame(const struct hv_frame *f)
+{
+	if (hv_inject(&f->tuple, f->l3, f->l3_len) == 0)
+		HV_COUNT(injected_unknown);
+}
+
+/* An in-order FIN, an RST, urgent data: the stack left the segment alone. Demote, then let the kernel see it. */
+static void demote_and_inject(struct hv_sock *s, const struct hv_frame *f, uint8_t flags)
+{
+	uint8_t copy[2048 + 256];
+	struct hv_frame g = *f;
+	enum hv_why why = (flags & 4) != 0 ? HV_WHY_PEER_RST : (flags & 1) != 0 ? HV_WHY_PEER_FIN : HV_WHY_PROTOCOL;
+
+	if (f->l3_len > sizeof copy)
+		return; /* the peer will retransmit it, to the kernel */
+	memcpy(copy, f->l3, f->l3_len);
+	g.l3 = copy;
+	if (hv_demote_locked(s, why, false) == 0)
+		inject_frame(&g);
+}
+
+void hv_frame_to_sock(struct hv_sock *s, struct hv_buf *b, struct hv_frame *f, bool csum_ok, uint64_t now_us)
+{
+	struct hv_sock_priv *p = s->p;
+
+	if (f->tuple.proto == 17) {
+		if (hv_udp_input(&p->udp, b, f->l3, f->l3_len, csum_ok)) {
+			p->active_us = now_us;
+			hv_notify(s, EPOLLIN | EPOLLRDNORM);
+		} else {
+			hv_buf_give(b);
+		}
+		return;
+	}
+
+	struct hv_seg seg;
+	memset(&seg, 0, sizeof seg);
+	if ((!csum_ok && !hv_frame_csum_ok(f)) || !hv_tcp_parse(f->l4, f->l4_len, &seg)) {
+		hv_buf_give(b);
+		return;
+	}
+	seg.buf = b;
+	seg.ce = (f->tos & 3) == 3;
+	b->data = (uint8_t *)(uintptr_t)seg.data;
+	b->len = seg.len;
+	p->active_us = now_us;
+	unsigned acts = hv_tcp_input(p->tcb, &G.env, &seg, now_us);
+	if ((acts & HV_TCP_DEMOTE) != 0) {
+		demote_and_inject(s, f, seg.flags);
+		hv_buf_give(b);
+		return;
+	}
+	if ((acts & HV_TCP_KEPT) == 0)
+		hv_buf_give(b);
+	/* output and readiness once per batch */
+	p->acts |= acts;
+}
+
+static void one_frame(struct hv_buf *b, bool csum_ok, uint64_t now_us, struct hv_sock **work)
+{
+	struct hv_frame f;
+
+	if (!hv_frame_parse(b->data, b->len, &f)) {
+		hv_buf_give(b);
+		return;
+	}
+	struct hv_sock *s = hv_demux_find(&f.tuple);
+	if (s == NULL) {
+		/* Left over from a flow that has just been demoted: the kernel owns it. */
+		inject_frame(&f);
+		hv_buf_give(b);
+		return;
+	}
+	struct hv_sock_priv *p = s->p;
+	if (!hv_sock_vf(s)) {
+		/* Promotion in progress: hold it until we know who owns the connection. */
+		if (p->pend_count < 512) {
+			b->next = NULL;
+			*p->pend_tail = b;
+			p->pend_tail = &b->next;
+			p->pend_count++;
+		} else {
+			hv_buf_give(b);
+		}
+		return;
+	}
+	if (p->demote_pending) { /* frozen for the kernel; the peer retransmits */
+		hv_buf_give(b);
+		return;
+	}
+	if (!p->on_work) {
+		p->on_work = true;
+		p->acts = 0;
+		p->w_next = *work;
+		*work = s;
+	}
+	hv_frame_to_sock(s, b, &f, csum_ok, now_us);
+}
+
+void hv_ring_poll(uint64_t now_ns)
+{
+	struct hv_vf_cqe cqe[BATCH];
+	struct hv_sock *work = NULL;
+	uint64_t now_us = now_ns / 1000u;
+
+	static bool polling; /* a demotion inside polls again: what is left then comes up as unknown and is injected */
+
+	if (G.vf == NULL || polling)
+		return;
+	polling = true;
+	atomic_store_explicit(&G.last_poll_ns, now_ns, memory_order_relaxed);
+	atomic_store_explicit(&G.polls, atomic_load_explicit(&G.polls, memory_order_relaxed) + 1, memory_order_relaxed);
+	if (G.env.sq_next != G.env.sq_done)
+		hv_vf_poll_tx(G.vf, &G.env);
+	unsigned n = hv_vf_poll_rx(G.vf, cqe, BATCH, now_ns);
+	if (n != 0) {
+		G.armed = false;
+		for (unsigned i = 0; i < n; i++)
+			one_frame(cqe[i].buf, cqe[i].csum_ok, now_us, &work);
+		while (work != NULL) {
+			struct hv_sock *s = work;
+			work = s->p->w_next;
+			s->p->on_work = false;
+			unsigned acts = s->p->acts;
+			s->p->acts = 0;
+			if (hv_sock_vf(s) && acts != 0)
+				hv_sock_apply(s, acts, now_us);
+		}
+	}
+	if (G.env.free_rx != NULL)
+		hv_vf_refill(G.vf, &G.env);
+	if (HV_UNLIKELY(G.blocked != NULL) && hv_vf_tx_room(G.vf) != 0)
+		run_blocked(now_us);
+	if (HV_UNLIKELY(hv_timer_next() <= now_us))
+		hv_timer_run(now_us);
+	polling = false;
+}
+
+bool hv_ring_arm(void)
+{
+	if (G.vf == NULL)
+		return false;
+	if (!G.armed)
+		G.armed = hv_vf_arm(G.vf) == 0;
+	return G.armed;
+}

@@ -1,0 +1,129 @@
+/*
+ * sock.c - life of struct hv_sock: birth with an fd, duplicates, death.
+ */
+#include "engine/internal.h"
+
+struct both {
+	struct hv_sock s;
+	struct hv_sock_priv p;
+};
+
+struct hv_sock *hv_sock_new(int fd, int family, int type, bool nonblock)
+{
+	struct both *b = hv_obj_alloc(sizeof *b);
+	socklen_t l = sizeof b->p.cookie;
+
+	if (b == NULL)
+		return NULL;
+	struct hv_sock *s = &b->s;
+	struct hv_sock_priv *p = &b->p;
+	s->p = p;
+	p->s = s;
+	s->family = (uint8_t)family;
+	s->type = (uint8_t)type;
+	atomic_store_explicit(&s->refs, 1, memory_order_relaxed);
+	atomic_store_explicit(&s->nonblock, nonblock, memory_order_relaxed);
+	for (unsigned i = 0; i < HV_SOCK_FDS; i++)
+		p->fds[i] = -1;
+	p->fds[0] = fd;
+	p->why = HV_WHY_COLD;
+	p->pend_tail = &p->pend;
+	p->park.fd = fd;
+	p->fork_gen = atomic_load(&G.fork_gen);
+	bool off = (type == SOCK_STREAM && !hv_conf.tcp) || (type == SOCK_DGRAM && !hv_conf.udp) || hv_conf.promote_calls < 0;
+	if (off || hv_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &p->cookie, &l) < 0) {
+		p->why = HV_WHY_DISABLED;
+		atomic_store_explicit(&s->pinned, true, memory_order_relaxed);
+	}
+	return s;
+}
+
+void hv_sock_ref(struct hv_sock *s)
+{
+	atomic_fetch_add(&s->refs, 1);
+}
+
+void hv_sock_put(struct hv_sock *s)
+{
+	if (atomic_fetch_sub(&s->refs, 1) == 1)
+		hv_obj_free(s, sizeof(struct both));
+}
+
+static void drop_items(struct hv_sock *s, int fd)
+{
+	struct hv_epitem *it = s->p->items, *next;
+
+	for (; it != NULL; it = next) {
+		next = it->s_next;
+		if (fd >= 0 && it->fd != fd)
+			continue;
+		*it->s_prev = it->s_next;
+		if (it->s_next != NULL)
+			it->s_next->s_prev = it->s_prev;
+		*it->e_prev = it->e_next;
+		if (it->e_next != NULL)
+			it->e_next->e_prev = it->e_prev;
+		if (it->queued) {
+			*it->r_prev = it->r_next;
+			if (it->r_next != NULL)
+				it->r_next->r_prev = it->r_prev;
+			else
+				it->ep->ready_tail = it->r_prev;
+		}
+		if (hv_sock_vf(s))
+			atomic_fetch_sub(&it->ep->vf_items, 1);
+		hv_obj_free(it, sizeof *it);
+	}
+}
+
+void hv_sock_fd_added(struct hv_sock *s, int newfd)
+{
+	unsigned i = 0;
+
+	hv_lock(&G.lock);
+	while (i < HV_SOCK_FDS && s->p->fds[i] >= 0)
+		i++;
+	if (i < HV_SOCK_FDS)
+		s->p->fds[i] = newfd;
+	hv_unlock(&G.lock);
+	if (i == HV_SOCK_FDS)
+		hv_sock_pin(s, HV_WHY_CALL); /* more names than we follow */
+}
+
+void hv_sock_fd_closed(struct hv_sock *s, int fd)
+{
+	hv_lock(&G.lock);
+	for (unsigned i = 0; i < HV_SOCK_FDS; i++)
+		if (s->p->fds[i] == fd)
+			s->p->fds[i] = -1;
+	int other = hv_sock_fd(s);
+	/* The kernel keeps a registration until the last duplicate is gone; ours would have no descriptor to come back with. */
+	if (hv_sock_vf(s)) {
+		if (s->p->park.fd == fd && other >= 0)
+			s->p->park.fd = other;
+		for (struct hv_epitem *it = s->p->items; it != NULL; it = it->s_next)
+			if (it->fd == fd && other >= 0)
+				it->fd = other;
+	} else if (other >= 0) {
+		/* The kernel still has a registration that no descriptor of ours can remove: such a socket can't be parked. */
+		for (struct hv_epitem *it = s->p->items; it != NULL; it = it->s_next)
+			if (it->fd == fd)
+				atomic_store(&s->pinned, true);
+		drop_items(s, fd);
+	}
+	hv_unlock(&G.lock);
+}
+
+void hv_sock_last_close(struct hv_sock *s, int fd)
+{
+	atomic_store(&s->pinned, true);
+	hv_sock_demote(s, HV_WHY_CLOSE);
+	hv_lock(&G.lock);
+	drop_items(s, -1);
+	for (unsigned i = 0; i < HV_SOCK_FDS; i++)
+		s->p->fds[i] = -1;
+	hv_unlock(&G.lock);
+	(void)fd;
+	if (s->type == SOCK_STREAM && s->p->park.moves != 0)
+		hv_park_forget(&s->p->park);
+}
