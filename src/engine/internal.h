@@ -175,7 +175,7 @@ struct hv_global {
 	bool handoff_ready, handoff_failed;
 	const char *handoff_what;
 	_Atomic uint32_t fork_gen;
-	int ctl_pid;
+	int pid;                              /* a vforked child runs in this memory with another pid */
 };
 extern struct hv_global G;
 
@@ -184,6 +184,7 @@ extern __thread uint32_t hv_sig_count; /* bumped by preload's signal wrapper: a 
 /* mem.c: fixed-size objects from mmap, never returned to the system; safe without malloc. */
 void *hv_obj_alloc(size_t size);
 void hv_obj_free(void *p, size_t size);
+void hv_mem_fork_child(void);
 void *hv_map(size_t len);
 void hv_unmap(void *p, size_t len);
 int hv_fd_high(int fd);          /* moves an internal descriptor out of the program's way, close-on-exec */

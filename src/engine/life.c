@@ -9,6 +9,7 @@
 
 void hv_engine_init(void)
 {
+	G.pid = hv_sys_getpid();
 	if (!hv_conf.enable || hv_conf.promote_calls < 0)
 		atomic_store(&G.off, true);
 }
@@ -30,6 +31,8 @@ void hv_engine_fork_child(void)
 {
 	atomic_store(&G.lock.v, 0);
 	hv_lock_held = 0;
+	hv_mem_fork_child();
+	G.pid = hv_sys_getpid();
 	atomic_fetch_add(&G.fork_gen, 1);
 	if (G.vf != NULL)
 		hv_vf_child_forget(G.vf);
@@ -63,6 +66,8 @@ void hv_engine_exit(void)
 {
 	static atomic_flag once = ATOMIC_FLAG_INIT;
 
+	if (G.pid != hv_sys_getpid()) /* a vforked child that ends: the connections are its parent's */
+		return;
 	if (atomic_flag_test_and_set(&once))
 		return;
 	atomic_store(&G.off, true);

@@ -73,6 +73,14 @@ void hv_obj_free(void *p, size_t size)
 	hv_lock_held = held;
 }
 
+/* Another thread of the parent may have been in the middle of it. */
+void hv_mem_fork_child(void)
+{
+	atomic_store(&mem_lock.v, 0);
+	memset(free_list, 0, sizeof free_list);
+	arena_left = 0;
+}
+
 int hv_fd_high(int fd)
 {
 	int h = hv_sys_fcntl(fd, 1030 /* F_DUPFD_CLOEXEC */, 700);
