@@ -1,0 +1,55 @@
+/*
+ * sv_steer.h - what the XDP program and the library share: keys, mask classes, the metadata in front of a frame.
+ *
+ * Steering is a tuple-space search. Every distinct pair (mask, priority) of the installed rules is a class; classes are tried in
+ * order of priority, so the first hit is the answer. Rules with an IPv6 specification have a map of their own with longer keys.
+ */
+#ifndef SV_STEER_H
+#define SV_STEER_H
+
+#include <linux/types.h>
+
+#define SV_NCLASS 16
+#define SV_FLOWS_MAX 131072
+#define SV_META_MAGIC 0x31767673u
+
+/* all fields in network order; a field that the mask leaves out is zero */
+union sv_key4 {
+	struct {
+		__u8 dmac[6], smac[6];
+		__be16 etype, vlan;
+		__be32 sip, dip;
+		__be16 sport, dport;
+		__u8 proto, slot, pad[2];
+	} f;
+	__u64 q[4];
+};
+
+union sv_key6 {
+	struct {
+		__u8 dmac[6], smac[6];
+		__be16 etype, vlan;
+		__u8 sip[16], dip[16];
+		__be16 sport, dport;
+		__u8 proto, slot, pad[2];
+	} f;
+	__u64 q[7];
+};
+
+struct sv_class {
+	__u32 l3;   /* 0: any frame, 4 or 6: only that protocol can match */
+	__u32 slot; /* number in the keys, stays the same while the class lives */
+	union sv_key6 mask6;
+	union sv_key4 mask4;
+};
+
+struct sv_steer_conf {
+	__u32 n, pad;
+	struct sv_class c[SV_NCLASS]; /* best priority first */
+};
+
+struct sv_meta {
+	__u32 magic, qp;
+};
+
+#endif

@@ -1,0 +1,587 @@
+/*
+ * sv_verbs_data.c - the data path: post_send, post_recv, poll_cq.
+ *
+ * Sends. post_send stores the WQE, copies the frame into the UMEM, and kicks the kernel once for the whole list. A WQE completes
+ * when the kernel has taken its frame, in order. What can't be handed over at once (ring full, link down) stays in the send queue
+ * and is resumed by the next post or poll, or by the monitor thread.
+ *
+ * Receives. The empty poll is two loads and two compares. Otherwise the poller empties the XSK ring: each frame is copied into the
+ * next posted buffer of the QP that its rule named, its chunk goes straight back to the fill ring.
+ *
+ * Locks: tx_lock for everything about send queues, rx_lock for taking frames and receive requests, rq_lock for posting them.
+ */
+#include <errno.h>
+#include "softvf/sv_csum.h"
+#include "softvf/sv_verbs.h"
+
+enum exec { EXEC_OK, EXEC_WAIT, EXEC_ERROR };
+
+/* ---- sends ---- */
+static void sq_complete(struct sv_qp *q, uint32_t idx, enum ibv_wc_status st)
+{
+	const struct sv_wqe *e = sv_sqe(q, idx);
+	struct sv_cqe c;
+
+	q->sq_done = idx + 1;
+	if (!q->sig_all && !(e->send_flags & IBV_SEND_SIGNALED) && st == IBV_WC_SUCCESS)
+		return;
+	memset(&c, 0, sizeof c);
+	c.wr_id = e->wr_id;
+	c.qp = q;
+	c.qp_num = q->qp.qp_num;
+	c.sq_next = idx + 1;
+	c.status = (uint8_t)st;
+	c.opcode = e->opcode == IBV_WR_TSO ? IBV_WC_TSO : IBV_WC_SEND;
+	c.is_send = true;
+	sv_cq_push(q->scq, &c, NULL);
+}
+
+static void on_sent(void *owner, uint32_t cookie) { sq_complete(owner, cookie, IBV_WC_SUCCESS); }
+
+static inline void *sge_mem(const struct sv_qp *q, const struct sv_wqe *e, unsigned i)
+{
+	if (e->send_flags & IBV_SEND_INLINE)
+		return (void *)(uintptr_t)e->sge[i].addr;
+	return sv_mem(q->ctx, q->qp.pd, &e->sge[i], false);
+}
+
+static enum exec exec_send(struct sv_qp *q, uint32_t idx, enum ibv_wc_status *st)
+{
+	const struct sv_wqe *e = sv_sqe(q, idx);
+	struct sv_wire *w = q->w;
+	uint32_t total = 0, room, n, off = 0, left;
+	uint64_t addr;
+	uint8_t *f;
+	unsigned i;
+
+	for (i = 0; i < e->nsge; i++)
+		total += e->sge[i].length;
+	if (sv_unlikely(total < 14 || total > SV_FRAME_MAX)) {
+		*st = IBV_WC_LOC_LEN_ERR;
+		return EXEC_ERROR;
+	}
+	n = (total + w->chunk - 1) >> w->chunk_shift;
+	if (sv_unlikely(!sv_tx_room(w, n)))
+		return EXEC_WAIT;
+	if (sv_likely(n == 1)) {
+		f = sv_tx_frame(w, &addr);
+		for (i = 0; i < e->nsge; i++) {
+			const void *p = sge_mem(q, e, i);
+
+			if (sv_unlikely(p == NULL && e->sge[i].length > 0)) {
+				w->tx_free[w->tx_nfree++] = (uint32_t)(addr >> w->chunk_shift);
+				*st = IBV_WC_LOC_PROT_ERR;
+				return EXEC_ERROR;
+			}
+			memcpy(f + off, p, e->sge[i].length);
+			off += e->sge[i].length;
+		}
+		if (e->send_flags & IBV_SEND_IP_CSUM)
+			sv_csum_fill(f, total);
+		sv_tx_queue(w, addr, total, false, q, idx);
+		return EXEC_OK;
+	}
+	{ /* several chunks: gather first, the checksum wants it contiguous */
+		uint8_t tmp[SV_FRAME_MAX];
+
+		for (i = 0; i < e->nsge; i++) {
+			const void *p = sge_mem(q, e, i);
+
+			if (p == NULL && e->sge[i].length > 0) {
+				*st = IBV_WC_LOC_PROT_ERR;
+				return EXEC_ERROR;
+			}
+			memcpy(tmp + off, p, e->sge[i].length);
+			off += e->sge[i].length;
+		}
+		if (e->send_flags & IBV_SEND_IP_CSUM)
+			sv_csum_fill(tmp, total);
+		for (off = 0, left = total; left > 0; off += room, left -= room) {
+			room = left < w->chunk ? left : w->chunk;
+			f = sv_tx_frame(w, &addr);
+			memcpy(f, tmp + off, room);
+			sv_tx_queue(w, addr, room, left > room, q, idx);
+		}
+	}
+	return EXEC_OK;
+}
+
+static enum exec exec_tso(struct sv_qp *q, uint32_t idx, enum ibv_wc_status *st)
+{
+	const struct sv_wqe *e = sv_sqe(q, idx);
+	struct sv_wire *w = q->w;
+	struct iovec iov[SV_TSO_IOV];
+	uint8_t hdr[SV_MAX_TSO_HDR];
+	uint32_t total = e->hdr_sz;
+	unsigned i;
+	int r;
+
+	if (!sv_tx_empty(w)) { /* what was posted before goes first */
+		sv_tx_kick(w);
+		sv_tx_retire(w, on_sent);
+		if (!sv_tx_empty(w))
+			return EXEC_WAIT;
+	}
+	if (w->tx_hold)
+		return EXEC_WAIT;
+	memcpy(hdr, e->hdr, e->hdr_sz);
+	iov[1].iov_base = hdr;
+	iov[1].iov_len = e->hdr_sz;
+	for (i = 0; i < e->nsge; i++) {
+		iov[2 + i].iov_base = sge_mem(q, e, i);
+		iov[2 + i].iov_len = e->sge[i].length;
+		if (iov[2 + i].iov_base == NULL && e->sge[i].length > 0) {
+			*st = IBV_WC_LOC_PROT_ERR;
+			return EXEC_ERROR;
+		}
+		total += e->sge[i].length;
+	}
+	if (total > SV_TSO_MAX || e->mss == 0) {
+		*st = IBV_WC_LOC_LEN_ERR;
+		return EXEC_ERROR;
+	}
+	r = sv_tso_send(w, iov, 2u + e->nsge, e->hdr_sz, total, e->mss);
+	if (r == 0) {
+		sq_complete(q, idx, IBV_WC_SUCCESS);
+		return EXEC_OK;
+	}
+	if (r == -EAGAIN) {
+		__atomic_store_n(&w->tx_stalled, 1, __ATOMIC_RELAXED);
+		return EXEC_WAIT;
+	}
+	if (r == -ENETDOWN || r == -ENXIO || r == -ENODEV) {
+		w->tx_hold = 1;
+		sv_wire_wake(w, true);
+		return EXEC_WAIT;
+	}
+	*st = IBV_WC_LOC_QP_OP_ERR;
+	return EXEC_ERROR;
+}
+
+/* Everything that isn't done completes with a flush error. tx_lock held. */
+static void sq_flush(struct sv_qp *q)
+{
+	struct sv_wire *w = q->w;
+	uint32_t i;
+
+	for (i = w->tx_done; i != w->tx.p; i++) /* frames still in the ring may yet leave, but report to nobody */
+		if (w->tags[i & w->tx.mask].owner == q)
+			w->tags[i & w->tx.mask].owner = NULL;
+	while (q->sq_done != q->sq_head)
+		sq_complete(q, q->sq_done, IBV_WC_WR_FLUSH_ERR);
+	q->sq_exec = q->sq_head;
+}
+
+static void sq_fail(struct sv_qp *q, uint32_t idx, enum ibv_wc_status st)
+{
+	sv_tx_kick(q->w);
+	sv_tx_retire(q->w, on_sent);
+	while (q->sq_done != idx) /* stuck in front of it */
+		sq_complete(q, q->sq_done, IBV_WC_WR_FLUSH_ERR);
+	sq_complete(q, idx, st);
+	__atomic_store_n(&q->qp.state, IBV_QPS_ERR, __ATOMIC_RELEASE);
+	sq_flush(q);
+}
+
+/* Hand over what waits in the send queue. tx_lock held. */
+static bool sq_run(struct sv_qp *q)
+{
+	enum ibv_wc_status st = IBV_WC_GENERAL_ERR;
+	enum exec r = EXEC_OK;
+
+	while (q->sq_exec != q->sq_head && r == EXEC_OK) {
+		uint32_t idx = q->sq_exec;
+
+		r = sv_sqe(q, idx)->opcode == IBV_WR_TSO ? exec_tso(q, idx, &st) : exec_send(q, idx, &st);
+		if (r == EXEC_OK)
+			q->sq_exec = idx + 1;
+		else if (r == EXEC_ERROR)
+			sq_fail(q, idx, st);
+	}
+	return q->sq_exec == q->sq_head;
+}
+
+/* A WQE that has to wait can't refer to memory that the caller may reuse. */
+static void sq_stash(struct sv_qp *q, uint32_t idx)
+{
+	struct sv_wqe *e = sv_sqe(q, idx);
+	uint8_t *p = q->stash + (size_t)(idx & q->sq_mask) * q->stash_stride;
+	unsigned i;
+
+	if (e->stashed)
+		return;
+	e->stashed = true;
+	if (e->opcode == IBV_WR_TSO) {
+		memcpy(p, e->hdr, e->hdr_sz);
+		e->hdr = p;
+		p += q->max_tso_hdr;
+	}
+	if (e->send_flags & IBV_SEND_INLINE) {
+		for (i = 0; i < e->nsge; i++) {
+			memcpy(p, (void *)(uintptr_t)e->sge[i].addr, e->sge[i].length);
+			e->sge[i].addr = (uintptr_t)p;
+			p += e->sge[i].length;
+		}
+	}
+}
+
+/* tx_lock held */
+static void progress_locked(struct sv_wire *w)
+{
+	unsigned i;
+
+	__atomic_store_n(&w->tx_stalled, 0, __ATOMIC_RELAXED);
+	if (!sv_tx_empty(w))
+		sv_tx_kick(w);
+	sv_tx_retire(w, on_sent);
+	if (w->tx_hold && sv_tx_empty(w) && w->up) { /* only a burst was refused: see whether the link takes it now */
+		w->tx_hold = 0;
+		sv_tx_retire(w, on_sent);
+	}
+	for (i = 1; i < SV_WIRE_QPS; i++) {
+		struct sv_qp *q = w->owner[i];
+
+		if (q != NULL && q->sq_exec != q->sq_head && !sq_run(q) && !w->tx_hold)
+			__atomic_store_n(&w->tx_stalled, 1, __ATOMIC_RELAXED);
+	}
+	if (!sv_tx_empty(w)) {
+		sv_tx_kick(w);
+		sv_tx_retire(w, on_sent);
+	}
+}
+
+void sv_progress(struct sv_wire *w)
+{
+	if (sv_dead(w) || !w->started)
+		return;
+	sv_lock(&w->tx_lock);
+	progress_locked(w);
+	sv_unlock(&w->tx_lock);
+}
+
+int sv_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+{
+	struct sv_qp *q = (struct sv_qp *)(void *)ibqp;
+	struct sv_wire *w = q->w;
+	uint32_t first, idx;
+	int err = 0;
+
+	sv_lock(&w->tx_lock);
+	if (sv_unlikely(ibqp->state != IBV_QPS_RTS && ibqp->state != IBV_QPS_ERR)) {
+		err = EINVAL;
+		goto out;
+	}
+	first = q->sq_head;
+	for (; wr != NULL; wr = wr->next) {
+		struct sv_wqe *e;
+		uint32_t len = 0;
+		int i;
+
+		idx = q->sq_head;
+		if (sv_unlikely(idx - __atomic_load_n(&q->sq_tail, __ATOMIC_ACQUIRE) >= q->sq_size)) {
+			err = ENOMEM;
+			break;
+		}
+		if (sv_unlikely(wr->num_sge < 0 || (uint32_t)wr->num_sge > q->sq_sge || (wr->opcode != IBV_WR_SEND && wr->opcode != IBV_WR_TSO))) {
+			err = EINVAL;
+			break;
+		}
+		e = sv_sqe(q, idx);
+		e->wr_id = wr->wr_id;
+		e->send_flags = wr->send_flags;
+		e->nsge = (uint16_t)wr->num_sge;
+		e->opcode = (uint8_t)wr->opcode;
+		e->stashed = false;
+		for (i = 0; i < wr->num_sge; i++) {
+			e->sge[i] = wr->sg_list[i];
+			len += wr->sg_list[i].length;
+		}
+		if (sv_unlikely((wr->send_flags & IBV_SEND_INLINE) && len > q->max_inline)) {
+			err = ENOMEM;
+			break;
+		}
+		if (wr->opcode == IBV_WR_TSO) {
+			if (sv_unlikely(wr->tso.hdr_sz > q->max_tso_hdr || wr->tso.mss == 0)) {
+				err = wr->tso.mss == 0 ? EINVAL : ENOMEM;
+				break;
+			}
+			e->hdr = wr->tso.hdr;
+			e->hdr_sz = wr->tso.hdr_sz;
+			e->mss = wr->tso.mss;
+		}
+		q->sq_head = idx + 1;
+	}
+	if (sv_unlikely(ibqp->state == IBV_QPS_ERR)) {
+		if (!sv_dead(w))
+			sq_flush(q);
+	} else if (sv_likely(q->sq_exec != q->sq_head) && !sv_dead(w)) {
+		(void)sq_run(q);
+		if (!sv_tx_empty(w))
+			sv_tx_kick(w);
+		sv_tx_retire(w, on_sent);
+		if (sv_unlikely(q->sq_exec != q->sq_head)) { /* a list longer than the ring, or a stall */
+			progress_locked(w);
+			if (q->sq_exec != q->sq_head && !w->tx_hold)
+				__atomic_store_n(&w->tx_stalled, 1, __ATOMIC_RELAXED);
+		}
+	}
+	for (idx = first; sv_unlikely(idx != q->sq_head && q->sq_exec != q->sq_head); idx++)
+		if ((int32_t)(idx - q->sq_exec) >= 0)
+			sq_stash(q, idx);
+	if (sv_unlikely(w->tx_stalled))
+		sv_wire_wake(w, false);
+out:
+	sv_unlock(&w->tx_lock);
+	if (sv_unlikely(err != 0))
+		*bad = wr;
+	return err;
+}
+
+/* ---- receives ---- */
+int sv_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	struct sv_qp *q = (struct sv_qp *)(void *)ibqp;
+	bool flush = false;
+	int err = 0;
+
+	sv_lock(&q->rq_lock);
+	if (sv_unlikely(ibqp->state == IBV_QPS_RESET)) {
+		err = EINVAL;
+	} else {
+		for (; wr != NULL; wr = wr->next) {
+			struct sv_wqe *e;
+			int i;
+
+			if (sv_unlikely(q->rq_head - __atomic_load_n(&q->rq_tail, __ATOMIC_ACQUIRE) >= q->rq_size)) {
+				err = ENOMEM;
+				break;
+			}
+			if (sv_unlikely(wr->num_sge < 0 || (uint32_t)wr->num_sge > q->rq_sge)) {
+				err = EINVAL;
+				break;
+			}
+			e = sv_rqe(q, q->rq_head);
+			e->wr_id = wr->wr_id;
+			e->nsge = (uint16_t)wr->num_sge;
+			for (i = 0; i < wr->num_sge; i++)
+				e->sge[i] = wr->sg_list[i];
+			__atomic_store_n(&q->rq_head, q->rq_head + 1, __ATOMIC_RELEASE);
+		}
+		flush = ibqp->state == IBV_QPS_ERR && !sv_dead(q->w);
+	}
+	sv_unlock(&q->rq_lock);
+	if (sv_unlikely(flush))
+		sv_qp_error(q);
+	if (sv_unlikely(err != 0))
+		*bad = wr;
+	return err;
+}
+
+/* Copy a frame into the buffers of one receive request. rx_lock held. */
+static enum ibv_wc_status scatter(struct sv_qp *q, const struct sv_wqe *e, const struct sv_frame *f)
+{
+	uint32_t i = 0, used = 0, fi, fo;
+
+	if (sv_likely(e->nsge == 1 && f->n == 1)) {
+		void *p = sv_mem(q->ctx, q->qp.pd, &e->sge[0], true);
+
+		if (sv_unlikely(p == NULL))
+			return IBV_WC_LOC_PROT_ERR;
+		if (sv_unlikely(f->len > e->sge[0].length))
+			return IBV_WC_LOC_LEN_ERR;
+		memcpy(p, f->frag[0].p, f->len);
+		return IBV_WC_SUCCESS;
+	}
+	for (fi = 0; fi < f->n; fi++) {
+		for (fo = 0; fo < f->frag[fi].len;) {
+			uint32_t n = f->frag[fi].len - fo;
+			uint8_t *p;
+
+			while (i < e->nsge && used == e->sge[i].length) {
+				i++;
+				used = 0;
+			}
+			if (i == e->nsge)
+				return IBV_WC_LOC_LEN_ERR;
+			p = sv_mem(q->ctx, q->qp.pd, &e->sge[i], true);
+			if (p == NULL)
+				return IBV_WC_LOC_PROT_ERR;
+			n = n < e->sge[i].length - used ? n : e->sge[i].length - used;
+			memcpy(p + used, f->frag[fi].p + fo, n);
+			used += n;
+			fo += n;
+		}
+	}
+	return IBV_WC_SUCCESS;
+}
+
+static bool frame_csum_ok(const struct sv_frame *f)
+{
+	uint8_t tmp[SV_FRAME_MAX];
+	uint32_t n = 0, i;
+
+	if (sv_likely(f->n == 1))
+		return sv_csum_ok4(f->frag[0].p, f->len);
+	if (f->len > sizeof tmp)
+		return false;
+	for (i = 0; i < f->n; n += f->frag[i++].len)
+		memcpy(tmp + n, f->frag[i].p, f->frag[i].len);
+	return sv_csum_ok4(tmp, n);
+}
+
+/* Empty the receive queue with flush errors. rx_lock held. */
+static void rq_flush(struct sv_qp *q)
+{
+	uint32_t head = __atomic_load_n(&q->rq_head, __ATOMIC_ACQUIRE);
+
+	while (q->rq_tail != head) {
+		struct sv_cqe c;
+
+		memset(&c, 0, sizeof c);
+		c.wr_id = sv_rqe(q, q->rq_tail)->wr_id;
+		c.qp = q;
+		c.qp_num = q->qp.qp_num;
+		c.status = IBV_WC_WR_FLUSH_ERR;
+		c.opcode = (uint8_t)IBV_WC_RECV;
+		__atomic_store_n(&q->rq_tail, q->rq_tail + 1, __ATOMIC_RELEASE);
+		sv_cq_push(q->rcq, &c, NULL);
+	}
+}
+
+static void deliver(struct sv_wire *w, struct sv_qp *q, const struct sv_frame *f, struct sv_chan *self)
+{
+	const struct sv_wqe *e;
+	struct sv_cqe c;
+
+	if (sv_unlikely(q->rq_tail == __atomic_load_n(&q->rq_head, __ATOMIC_ACQUIRE) || q->qp.state < IBV_QPS_RTR || q->qp.state == IBV_QPS_ERR)) {
+		w->rx_no_buf++;
+		return;
+	}
+	e = sv_rqe(q, q->rq_tail);
+	c.wr_id = e->wr_id;
+	c.qp = q;
+	c.byte_len = f->len;
+	c.qp_num = q->qp.qp_num;
+	c.sq_next = 0;
+	c.opcode = (uint8_t)IBV_WC_RECV;
+	c.is_send = false;
+	c.status = (uint8_t)scatter(q, e, f);
+	c.wc_flags = c.status == IBV_WC_SUCCESS && frame_csum_ok(f) ? IBV_WC_IP_CSUM_OK : 0;
+	__atomic_store_n(&q->rq_tail, q->rq_tail + 1, __ATOMIC_RELEASE);
+	sv_cq_push(q->rcq, &c, self);
+	if (sv_unlikely(c.status != IBV_WC_SUCCESS)) { /* the send side is flushed by the next who holds its lock */
+		__atomic_store_n(&q->qp.state, IBV_QPS_ERR, __ATOMIC_RELEASE);
+		rq_flush(q);
+	}
+}
+
+/* Move frames from the XSK to completion queues. rx_lock held. */
+unsigned sv_pump(struct sv_wire *w, struct sv_chan *self)
+{
+	struct sv_frame f;
+	unsigned n = 0;
+
+	while (n < 64 && sv_rx_get(w, &f)) {
+		struct sv_qp *q = w->owner[f.qp];
+
+		if (sv_likely(q != NULL))
+			deliver(w, q, &f, self);
+		else
+			w->rx_no_owner++;
+		sv_rx_put(w, &f);
+		n++;
+	}
+	if (n > 0)
+		sv_rx_commit(w);
+	return n;
+}
+
+void sv_qp_error(struct sv_qp *q)
+{
+	struct sv_wire *w = q->w;
+
+	sv_lock(&w->rx_lock);
+	sv_lock(&q->rq_lock);
+	__atomic_store_n(&q->qp.state, IBV_QPS_ERR, __ATOMIC_RELEASE);
+	sv_unlock(&q->rq_lock);
+	rq_flush(q);
+	sv_unlock(&w->rx_lock);
+	sv_lock(&w->tx_lock);
+	sq_flush(q);
+	sv_unlock(&w->tx_lock);
+}
+
+/* ---- poll ---- */
+/* Something for this CQ, or worth a look? Takes frames off the wire if need be. */
+static inline bool cq_ready(struct sv_cq *q)
+{
+	struct sv_wire *w = q->w;
+
+	if (q->head != __atomic_load_n(&q->tail, __ATOMIC_ACQUIRE))
+		return true;
+	if (sv_unlikely(w->tx_stalled) && q->tx_users > 0)
+		sv_progress(w);
+	else if (q->rx_users == 0 || !sv_rx_ready(w))
+		return false;
+	if (sv_trylock(&w->rx_lock)) { /* else someone else is at it, the next poll will see the result */
+		sv_pump(w, NULL);
+		sv_unlock(&w->rx_lock);
+	}
+	return q->head != __atomic_load_n(&q->tail, __ATOMIC_ACQUIRE);
+}
+
+static inline void sq_release(const struct sv_cqe *e)
+{
+	if (e->is_send && e->qp != NULL)
+		__atomic_store_n(&e->qp->sq_tail, e->sq_next, __ATOMIC_RELEASE);
+}
+
+int sv_poll_cq(struct ibv_cq *cq, int n, struct ibv_wc *wc)
+{
+	struct sv_cq *q = (struct sv_cq *)(void *)cq;
+	int i = 0;
+
+	if (!cq_ready(q))
+		return 0;
+	sv_lock(&q->lock);
+	while (i < n && q->head != q->tail) {
+		const struct sv_cqe *e = &q->ring[q->head & q->mask];
+		struct ibv_wc *o = &wc[i++];
+
+		o->wr_id = e->wr_id;
+		o->status = e->status;
+		o->opcode = e->opcode;
+		o->vendor_err = 0;
+		o->byte_len = e->byte_len;
+		o->imm_data = 0;
+		o->qp_num = e->qp_num;
+		o->src_qp = 0;
+		o->wc_flags = e->wc_flags;
+		o->pkey_index = 0;
+		o->slid = 0;
+		o->sl = 0;
+		o->dlid_path_bits = 0;
+		sq_release(e);
+		__atomic_store_n(&q->head, q->head + 1, __ATOMIC_RELEASE);
+	}
+	sv_unlock(&q->lock);
+	return i;
+}
+
+/* One entry, for the extended interface. */
+bool sv_cq_take(struct sv_cq *q, struct sv_cqe *e)
+{
+	bool got = false;
+
+	if (!cq_ready(q))
+		return false;
+	sv_lock(&q->lock);
+	if (q->head != q->tail) {
+		*e = q->ring[q->head & q->mask];
+		sq_release(e);
+		__atomic_store_n(&q->head, q->head + 1, __ATOMIC_RELEASE);
+		got = true;
+	}
+	sv_unlock(&q->lock);
+	return got;
+}
