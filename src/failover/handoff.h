@@ -38,11 +38,24 @@ struct hv_park {
 	uint32_t rcv_nxt, write_seq, snd_una; /* as frozen, for settle and the late check */
 	uint32_t moves;
 	/* options that the dance clobbers, restored by demote */
-	int reuseaddr, keepalive, peek_off, quickack, window_clamp, user_mss;
+	int reuseaddr, peek_off, quickack, window_clamp;
+	int keepalive;          /* while parked SO_KEEPALIVE is off in the kernel: a program's setsockopt must be stored here instead */
+	int user_mss;           /* the program's TCP_MAXSEG, 0 none; not readable: the engine stores it */
 	int rto_min_us, delack_max_us; /* -1: not supported here */
 	uint8_t tcp_opts, snd_wscale, rcv_wscale;
 	uint32_t mss_clamp;
-	int err; const char *step; /* diagnosis of HV_MOVE_SYSCALL */
+	int err; const char *step; /* diagnosis of HV_MOVE_SYSCALL and of a failed settle or demote */
+	/* private to src/failover */
+	int domain;             /* of the socket: a v4-mapped one is AF_INET6 with a family-4 tuple */
+	uint32_t copied_seq;    /* front of the kernel's receive queue: what is before rcv_nxt there, we have too */
+	uint32_t ooo_base;      /* tcpi_rcv_ooopack when the out-of-order queue was last known to be empty */
+	uint32_t fin_seq;       /* of a FIN that the kernel took after the freeze */
+	uint64_t unhashed_us;   /* when the last disconnect happened: the guard key must outlive it by a grace period */
+	int guard_sock;         /* socket guard left standing by a failed rehash: fd + 1, 0 none */
+	int guard_if, bound_if; /* the device it watches; SO_BINDTODEVICE of the program */
+	bool unhashed;          /* in no hash table: disconnected, not yet connected again */
+	bool clobbered;         /* options are saved here and wait to be restored */
+	bool late_fin, late_rst, tfo_connect;
 };
 
 /* Once per process and netns; idempotent; safe to call again after fork (child: drops inherited state first). 0 or -errno with *what naming the
@@ -50,6 +63,15 @@ struct hv_park {
 int hv_handoff_init(int guard_mode, const char **what);
 void hv_handoff_fini(void);          /* also frees the netns guard when the last user goes */
 const char *hv_handoff_guard_kind(void); /* "sk_lookup" | "socket" | "none" */
+
+/* In a forked child, before anything else of this header and instead of hv_handoff_fini(): closes the inherited descriptors, so that the parent's guard does
+ * not outlive the parent. Async-signal-safe; the parent is not affected. hv_handoff_init() does it by itself when it notices the fork. */
+void hv_handoff_child(void);
+/* Housekeeping (guard keys of closed connections). Every call of this header does it too; without other calls once per 100 ms is right: a key that stays
+ * swallows the SYN of a new connection with the same tuple. True: there is more to do later. */
+bool hv_handoff_tick(uint64_t now_us);
+/* Descriptors that the program must not close: at most n are stored, the count is returned. */
+int hv_handoff_fds(int *fds, int n);
 
 /* Cheap checks that change nothing; call before steering. max_octets limits each queue. */
 enum hv_move_why hv_promote_check(int fd, struct hv_park *pk, struct hv_tcp_image *img, uint32_t max_octets);
@@ -66,7 +88,7 @@ ssize_t hv_late_check(struct hv_park *pk, uint8_t *buf, size_t cap, bool *fin_or
 int hv_settle(struct hv_park *pk, uint32_t snd_una, uint32_t rcv_nxt);
 void hv_barrier(void);               /* wait until no softirq can still be in the old path */
 
-/* Put the connection back (1.4 steps 1-11). img: state and octets (img->snd: snd_una..snd_end; the part up to snd_nxt was sent).
+/* Put the connection back (1.4 steps 1-11). -EAGAIN: the kernel holds late octets that img lacks: hv_late_check(), feed them, export again. img: state and octets (img->snd: snd_una..snd_end; the part up to snd_nxt was sent).
  * lost: the sent part probably never arrived: resend it once through the raw socket at once. Returns 0 or -errno (socket stays parked, retry). U, the
  * unsent tail, is sent with the ordinary send(), growing SO_SNDBUF for the moment if it must; nothing is dropped. */
 int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost);

@@ -9,5 +9,8 @@
 struct hv_route { int ifindex; uint32_t mtu; uint8_t src_mac[6], dst_mac[6]; bool have_mac; bool local; /* loopback/local table: never accelerate */ };
 /* 0, or -errno (-ENETUNREACH, -EHOSTUNREACH ...). have_mac is false when the neighbour isn't resolved (the caller retries later). mark 0 = none. */
 int hv_route_get(const struct hv_tuple *t, uint32_t mark, int bound_ifindex, struct hv_route *r);
+/* Private to src/failover: fork, and the descriptor in use (-1 none). */
+void hv_route_child(void);
+int hv_route_fd(void);
 
 #endif
