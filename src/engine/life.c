@@ -36,6 +36,7 @@ void hv_engine_fork_child(void)
 	atomic_fetch_add(&G.fork_gen, 1);
 	if (G.vf != NULL)
 		hv_vf_child_forget(G.vf);
+	hv_handoff_child();
 	G.vf = NULL;
 	G.mon = NULL; /* its descriptor is close-on-exec; the library's object is the parent's business */
 	G.svc_running = false;

@@ -292,6 +292,8 @@ static void run(void)
 			wake = now + tick;
 		if (gait == DELEGATED && now + 20000 < wake)
 			wake = now + 20000;
+		if (hv_handoff_tick(now) && now + 100000 < wake)
+			wake = now + 100000;
 		atomic_store_explicit(&G.svc_wake_us, wake, memory_order_relaxed);
 
 		struct pollfd pfd[4] = { { G.ctl_fd, POLLIN, 0 }, { hv_monitor_fd(G.mon), POLLIN, 0 }, { hv_vf_async_fd(G.vf), POLLIN, 0 },
