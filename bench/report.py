@@ -88,7 +88,7 @@ def middle(v):
     return sorted(v)[len(v) // 2]
 
 
-def time_frame(svg, top, height, seconds, events, labels):
+def time_frame(svg, top, height, seconds, events):
     """Axes of time, the span without VF, and its marks. Returns the function from seconds to x."""
     width = WIDTH - LEFT - RIGHT
 
@@ -109,8 +109,9 @@ def time_frame(svg, top, height, seconds, events, labels):
     for e in removed + returned:
         t = e['begin_ms'] / 1000
         svg.line(x(t), top - 4, x(t), top + height, INK, 1.0, '4 3')
-        if labels:
-            svg.text(x(t) + 4, top - 6, 'VF ' + e['what'], 11, 'start', 'bold')
+        label = 'VF ' + e['what']
+        svg.rect(x(t) + 2, top + 3, 6.6 * len(label) + 6, 16, 'white', 0.8)
+        svg.text(x(t) + 5, top + 15, label, 11, 'start', 'bold')
     return x
 
 
@@ -129,15 +130,20 @@ def legend(svg, y, entries):
         x -= 14
 
 
-def mean_events(runs):
-    """The courses follow one timetable; marks are drawn where the first of them had them."""
-    return runs[0]['events']
+def how(setting):
+    ms = setting['surprise_ms']
+    return '' if ms is None else '; surprise removal, data path %d ms later' % ms
 
 
-def latency_panel(svg, top, runs, protocol):
+def within(stream, series, seconds):
+    """Without the time after the last message, when the client only waited for stragglers."""
+    return stream[series][:int(seconds * 1000 / stream['bucket_ms'])]
+
+
+def latency_panel(svg, top, runs, protocol, setting):
     """Round trips on a logarithmic axis: median as a line, the worst of each moment as a faint one."""
     height = 210
-    seconds = max(r['stream']['seconds'] for r in runs)
+    seconds = setting['seconds']
     values = [v for r in runs for k in ('p50_us', 'max_us') for v in r['stream'][k] if v]
     low, high = 10 ** math.floor(math.log10(min(values))), 10 ** math.ceil(math.log10(max(values)))
     high = max(high, low * 100)
@@ -145,8 +151,9 @@ def latency_panel(svg, top, runs, protocol):
     def y(v):
         return None if v is None else top + height - height * (math.log10(max(v, low)) - math.log10(low)) / (math.log10(high) - math.log10(low))
 
-    svg.text(LEFT, top - 26, 'Latency over time, %s: round trips of 64 octets, one in flight' % protocol.upper(), 14, weight='bold')
-    x = time_frame(svg, top, height, seconds, mean_events(runs), True)
+    svg.text(LEFT, top - 26, 'Latency over time, %s: round trips of 64 octets, one in flight%s' % (protocol.upper(), how(setting)), 14, weight='bold')
+    # the courses follow one timetable: the marks of the first stand for all
+    x = time_frame(svg, top, height, seconds, runs[0]['events'])
     decade = low
     while decade <= high:
         svg.line(LEFT, y(decade), WIDTH - RIGHT, y(decade), FAINT)
@@ -156,25 +163,24 @@ def latency_panel(svg, top, runs, protocol):
     entries = []
     for r in runs:
         s, colour = r['stream'], COLOUR[r['case']]
-        width, worst = coarser(s['max_us'], s['bucket_ms'], seconds, max)
-        svg.path([((i + 0.5) * width, v) for i, v in enumerate(worst)] and [(x(min(seconds, (i + 0.5) * width)), y(v)) for i, v in enumerate(worst)], colour, 0.8, 0.35)
+        width, worst = coarser(within(s, 'max_us', seconds), s['bucket_ms'], seconds, max)
+        svg.path([(x(min(seconds, (i + 0.5) * width)), y(v)) for i, v in enumerate(worst)], colour, 0.8, 0.35)
     for r in runs:
         s, colour = r['stream'], COLOUR[r['case']]
-        width, mid = coarser(s['p50_us'], s['bucket_ms'], seconds, middle)
+        width, mid = coarser(within(s, 'p50_us', seconds), s['bucket_ms'], seconds, middle)
         svg.path([(x(min(seconds, (i + 0.5) * width)), y(v)) for i, v in enumerate(mid)], colour, 1.8)
         entries += [(NAME[r['case']] + ': median', colour, 1.8, 1.0), ('worst', colour, 0.8, 0.45)]
     legend(svg, top - 6, entries)
     return height + 46
 
 
-def throughput_panel(svg, top, runs, protocol):
+def throughput_panel(svg, top, runs, protocol, setting):
     height = 170
-    seconds = max(r['stream']['seconds'] for r in runs)
+    seconds = setting['seconds']
     drawn, peak = [], 0.0
     for r in runs:
         s = r['stream']
-        # the last bucket is cut short, and the time after the last message is only waiting for stragglers
-        rate = [m * s['size'] * 8 / (s['bucket_ms'] / 1000) / 1e9 for m in s['messages']][:-1]
+        rate = [m * s['size'] * 8 / (s['bucket_ms'] / 1000) / 1e9 for m in within(s, 'messages', seconds)]
         width, v = coarser(rate, s['bucket_ms'], seconds, lambda a: sum(a) / len(a), 220)
         drawn.append((r, width, v))
         peak = max([peak] + v)
@@ -185,8 +191,9 @@ def throughput_panel(svg, top, runs, protocol):
         return top + height - height * v / high
 
     size, window = runs[0]['stream']['size'], runs[0]['stream']['window']
-    svg.text(LEFT, top - 26, 'Throughput over time, %s: %d messages of %d octets in flight, echoed' % (protocol.upper(), window, size), 14, weight='bold')
-    x = time_frame(svg, top, height, seconds, mean_events(runs), True)
+    svg.text(LEFT, top - 26, 'Throughput over time, %s: %d messages of %d octets in flight, echoed%s' % (protocol.upper(), window, size, how(setting)), 14, weight='bold')
+    # the courses follow one timetable: the marks of the first stand for all
+    x = time_frame(svg, top, height, seconds, runs[0]['events'])
     for i in range(int(round(high / step)) + 1):
         svg.line(LEFT, y(i * step), WIDTH - RIGHT, y(i * step), FAINT)
         svg.text(LEFT - 8, y(i * step) + 4, '%g' % round(i * step, 6), 11, 'end')
@@ -210,8 +217,9 @@ def table(svg, top, title, columns, widths, rows):
     svg.line(LEFT, y + 6, edges[-1], y + 6)
     for row in rows:
         y += 20
+        ours = 'libhvaccel' in row[0]
         for i, c in enumerate(row):
-            svg.text(edges[i] if not i else edges[i + 1], y, c, 12, 'end' if i else 'start')
+            svg.text(edges[i] if not i else edges[i + 1], y, c, 12, 'end' if i else 'start', 'bold' if ours else 'normal')
     svg.line(LEFT, y + 8, edges[-1], y + 8, FAINT)
     return y + 8 - top
 
@@ -231,8 +239,8 @@ def latency_tables(svg, top, latency):
                 row.append('%.2f×' % (m[p] / ours[p]) if ours else '–')
             rows.append(row)
     s = latency['setting']
-    title = 'Half a round trip, sockperf ping-pong, %d octets (µs; medians of %d rounds of %d s)' % (s['size'], s['rounds'], s['seconds'])
-    y += table(svg, y, title, ['', 'p50', 'p99', 'p99.9', 'p50 / ours', 'p99 / ours', 'p99.9 / ours'], [230, 80, 80, 80, 110, 110, 110], rows) + 38
+    title = 'Half a round trip in µs, sockperf ping-pong of %d octets, medians of %d rounds of %d s; ratio: to libhvaccel' % (s['size'], s['rounds'], s['seconds'])
+    y += table(svg, y, title, ['', 'p50', 'p99', 'p99.9', 'p50 ratio', 'p99 ratio', 'p99.9 ratio'], [230, 80, 80, 80, 110, 110, 110], rows) + 38
     return y - top
 
 
@@ -241,7 +249,7 @@ def failover_table(svg, top, runs):
     for r in runs:
         s = r['stream']
         t = s.get('rtt_us', {})
-        rows.append(['%s   %s, %s' % (s['protocol'].upper(), NAME[r['case']], 'one in flight' if r['kind'] == 'latency' else 'many in flight'), str(s['sent']), str(s['lost']),
+        rows.append(['%s   %s, %s in flight%s' % (s['protocol'].upper(), NAME[r['case']], 'one' if r['kind'] == 'latency' else 'many', r['how']), str(s['sent']), str(s['lost']),
                      str(s['duplicated']), 'yes' if s['broken'] or s['corrupt'] else 'no', '%.1f' % t.get('p50', 0), '%.1f' % t.get('p99', 0), '%.2f' % (s['longest_stall_us'] / 1e3)])
     return table(svg, top, 'Removal and return as the program saw them', ['', 'messages', 'lost', 'twice', 'broken', 'p50 µs', 'p99 µs', 'longest silence ms'],
                  [250, 90, 60, 60, 70, 80, 80, 130], rows) + 38
@@ -265,7 +273,8 @@ def main():
             latency = data
         else:
             failover.append(data)
-    runs = [r for f in failover for r in f['runs'] if 'error' not in r and r['stream']['received']]
+    runs = [dict(r, how='' if f['setting']['surprise_ms'] is None else ', surprise') for f in failover for r in f['runs']
+            if 'error' not in r and r['stream']['received']]
     machine = (latency or failover[0])['machine']
 
     svg = Svg()
@@ -281,7 +290,7 @@ def main():
             for protocol in ('tcp', 'udp'):
                 group = sorted((r for r in good if r['kind'] == kind and r['protocol'] == protocol), key=lambda r: list(COLOUR).index(r['case']))
                 if group:
-                    y += draw(svg, y, group, protocol) + 44
+                    y += draw(svg, y, group, protocol, data['setting']) + 44
     if latency:
         y += latency_tables(svg, y, latency)
     if runs:
