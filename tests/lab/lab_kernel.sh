@@ -2,9 +2,11 @@
 # lab_kernel.sh - hvaccel-lab is what it says, proved with the kernel's own traffic: both paths carry it, moves lose nothing, a surprise
 # does, eth0 is the VF's master, Azure's exceptions stay synthetic, nothing is left behind.
 #
-# LAB names hvaccel-lab (default: the one of the build directory we are run in, else the one in PATH). Exit status 77: cannot run here.
+# LAB names hvaccel-lab (default: the one below $HV_BUILD or the directory we are run in, else that in PATH). Exit status 77: it cannot
+# be run here.
 set -u
 lab=${LAB:-}
+[ "$lab" ] || [ -z "${HV_BUILD:-}" ] || lab=$HV_BUILD/tools/hvaccel-lab
 [ "$lab" ] || { [ -x tools/hvaccel-lab ] && lab=$PWD/tools/hvaccel-lab; } || lab=$(command -v hvaccel-lab) || lab=
 here=$(cd "$(dirname "$0")" && pwd)
 name=k$$ name2=j$$
@@ -12,7 +14,7 @@ failed=0 checks=0
 
 skip() { echo "SKIP: $*"; exit 77; }
 [ "$(id -u)" = 0 ] || skip "needs root"
-[ "$lab" ] || skip "hvaccel-lab is not built: set LAB"
+[ -x "$lab" ] || skip "hvaccel-lab is not built: make tools/hvaccel-lab tools/hvaccel-lab-dp, or set LAB"
 command -v python3 >/dev/null || skip "python3 not found"
 command -v ip >/dev/null || skip "ip not found (iproute2)"
 tmp=$(mktemp -d) || exit 1
@@ -73,7 +75,7 @@ traffic() { # COMMAND...
 	wait "${pids[@]}"
 	return $rc
 }
-udp_all() { echo "$(cat "$tmp/udp-$1" "$tmp/s-udp-$1")"; grep -q 'sent [1-9][0-9]* .* lost 0 duplicated 0' "$tmp/udp-$1" && grep -q 'errors 0' "$tmp/s-udp-$1"; }
+udp_all() { cat "$tmp/udp-$1" "$tmp/s-udp-$1"; grep -q 'sent [1-9][0-9]* .* lost 0 duplicated 0' "$tmp/udp-$1" && grep -q 'errors 0' "$tmp/s-udp-$1"; }
 udp_lost() { cat "$tmp/udp-$1"; grep -q 'lost [1-9]' "$tmp/udp-$1"; }
 tcp_same() {
 	cat "$tmp/tcp-$1" "$tmp/s-tcp-$1"
