@@ -97,7 +97,9 @@ unsigned hv_tcp_ack_flush(struct hv_tcb *tcb, uint64_t now_us);
 
 /* Options, kernel meaning. */
 enum hv_tcp_opt { HV_TCP_NODELAY, HV_TCP_CORK, HV_TCP_QUICKACK, HV_TCP_KEEPALIVE, HV_TCP_KEEPIDLE, HV_TCP_KEEPINTVL, HV_TCP_KEEPCNT,
-	HV_TCP_USER_TIMEOUT, HV_TCP_NOTSENT_LOWAT, HV_TCP_WINDOW_CLAMP, HV_TCP_RCVBUF, HV_TCP_SNDBUF, HV_TCP_MAXSEG };
+	HV_TCP_USER_TIMEOUT, HV_TCP_NOTSENT_LOWAT, HV_TCP_WINDOW_CLAMP, HV_TCP_RCVBUF, HV_TCP_SNDBUF, HV_TCP_MAXSEG,
+	HV_TCP_CONGESTION /* HV_TCP_CC_*, the order of HVACCEL_CC */ };
+enum { HV_TCP_CC_CUBIC, HV_TCP_CC_RENO };
 unsigned hv_tcp_setopt(struct hv_tcb *tcb, enum hv_tcp_opt opt, uint32_t val, uint64_t now_us);
 
 /* Export for demotion: fills *img except rcv/snd pointers (lengths are set); then hv_tcp_export_rcv/snd copy the octets. */
@@ -108,6 +110,9 @@ void hv_tcp_export_snd(const struct hv_tcb *tcb, uint8_t *dst); /* img->snd_len 
 bool hv_tcp_export_ooo(const struct hv_tcb *tcb, uint32_t *cursor, uint32_t *seq, const uint8_t **data, uint32_t *len);
 /* Give every buffer and chunk back to env. The TCB is dead afterwards. */
 void hv_tcp_release(struct hv_tcb *tcb, struct hv_env *env);
+
+/* The kernel has learnt another path MTU (octets of IP packet). */
+unsigned hv_tcp_set_pmtu(struct hv_tcb *tcb, uint32_t pmtu, uint64_t now_us);
 
 /* Peer's MAC changed (neighbour update). */
 void hv_tcp_set_l2(struct hv_tcb *tcb, const uint8_t *hdr_l2, uint32_t l2_len);

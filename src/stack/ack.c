@@ -1,0 +1,116 @@
+/*
+ * ack.c - the acknowledgment side of an arriving segment, off the fast path: SND.UNA, window, RTT, SACK, cwnd.
+ *
+ * hv_ack() is called by input.c with an ACK already found acceptable (RFC 9293 3.10.7.4 step 5, RFC 5961 5.2). Ring lock.
+ */
+#include "stack/cc.h"
+
+/* Linux's tcp_may_update_window(): as SND.WL1/WL2, and a larger window on the same segment number is believed too. */
+static bool update_window(struct hv_tcb *t, const struct hv_seg *seg, uint32_t prior_una)
+{
+	uint32_t wnd = seg->wnd << t->snd_wscale, old = t->snd_edge;
+
+	if (hv_seq_gt(seg->ack, prior_una) || hv_seq_gt(seg->seq, t->snd_wl1) ||
+	    (seg->seq == t->snd_wl1 && (hv_seq_gt(seg->ack + wnd, t->snd_edge) || wnd == 0))) {
+		t->snd_edge = seg->ack + wnd;
+		t->snd_wl1 = seg->seq;
+		t->max_wnd = hv_max32(t->max_wnd, wnd);
+	}
+	return t->snd_edge != old;
+}
+
+/* An ACK beyond SND.NXT right after import: the kernel had sent part of its queue before it was parked. */
+static void kernel_sent(struct hv_tcb *t, struct hv_env *env, uint32_t ack, uint64_t now)
+{
+	hv_rec_materialize(t);
+	hv_rec_sent(t, env, t->snd_nxt, ack, (uint32_t)now, XRF_EVER);
+	t->snd_nxt = ack;
+	t->tx_cur = NULL;
+}
+
+unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, uint64_t now)
+{
+	struct hv_ackinfo ai;
+	uint32_t ack = seg->ack, reo;
+	bool wnd_changed, was_writable = hv_tcp_writable(t);
+	unsigned act = 0;
+
+	memset(&ai, 0, sizeof ai);
+	if (hv_unlikely(hv_seq_gt(ack, t->snd_nxt)))
+		kernel_sent(t, env, ack, now);
+	/* marks that lie behind must not grow half the sequence space old */
+	if (t->cwr_end - t->snd_una > hv_flight(t))
+		t->cwr_end = t->snd_una;
+	if (t->rack_round_end - t->snd_una > hv_flight(t))
+		t->rack_round_end = t->snd_una;
+	ai.prior_una = t->snd_una;
+	ai.prior_flight = hv_flight(t);
+	hv_rec_materialize(t);
+	if ((t->tf & TF_SACK) != 0)
+		hv_sack_apply(t, env, seg, &ai, now);
+	if (hv_seq_lt(ack, t->snd_una)) {
+		/* old news about SND.UNA, but its SACK blocks and D-SACK may be new */
+		if (!ai.sacked_new && !ai.dsack)
+			return 0;
+		ack = t->snd_una;
+		wnd_changed = true;
+	} else {
+		wnd_changed = update_window(t, seg, ai.prior_una);
+	}
+	t->probes = 0;
+	ai.acked = ack - t->snd_una;
+	if (ai.acked != 0) {
+		hv_rec_acked(t, ack, &ai, seg, now);
+		hv_snd_acked(t, env, ai.acked);
+		t->snd_una = ack;
+		t->bytes_acked += ai.acked;
+		t->backoff = 0;
+		t->nrtx = 0;
+		if (hv_seq_lt(t->snd_edge, t->snd_una) && hv_seq_gt(seg->ack, t->snd_edge))
+			t->snd_edge = t->snd_una; /* the window was shrunk below what it had allowed */
+		if ((t->tf & TF_SACK) == 0) {
+			t->dupacks = 0;
+			t->reno_sacked = t->reno_sacked > ai.acked ? t->reno_sacked - ai.acked : 0;
+			t->reno_sacked = hv_min32(t->reno_sacked, hv_flight(t) - t->lost_out);
+		}
+		if (t->rec_n <= HV_XREC_EMBED / 2)
+			hv_rec_drop_storage(t, env);
+	} else if (seg->len == 0 && !wnd_changed && hv_flight(t) != 0) { /* RFC 5681 section 2 */
+		ai.dup = true;
+		t->cnt->dup_acks++;
+		if ((t->tf & TF_SACK) == 0) {
+			if (t->dupacks < 255)
+				t->dupacks++;
+			/* each stands for a segment that has left the network */
+			if (t->reno_sacked + t->lost_out + t->mss < hv_flight(t)) {
+				t->reno_sacked += t->mss;
+				ai.delivered += t->mss;
+			}
+		}
+	}
+	if (ai.rtt_first != 0) {
+		hv_rtt_sample(t, ai.rtt_first, now);
+		hv_rtt_min(t, ai.rtt_last, now);
+	}
+	if ((t->tf & TF_IMPORT) != 0 && hv_seq_ge(t->snd_nxt, t->import_end))
+		t->tf &= ~TF_IMPORT;
+	if ((seg->flags & HV_ECE) != 0 && (t->tf & TF_ECN) != 0)
+		hv_enter_cwr(t, now);
+	reo = hv_recovery_ack(t, env, seg, &ai, now);
+	if (ai.acked != 0 && t->ca != HV_CA_RECOVERY) {
+		bool limited = t->cwnd < t->ssthresh ? t->cwnd / 2 < ai.prior_flight : ai.prior_flight + t->mss > t->cwnd || (t->tf & TF_CWND_LIM) != 0;
+
+		if (limited)
+			hv_cc_ack(t, ai.acked, now);
+	}
+	t->tf &= ~TF_CWND_LIM;
+	if (reo != 0)
+		hv_set_rtx(t, HV_RTX_REO, now + reo);
+	else if (ai.acked != 0 || ai.sacked_new || hv_flight(t) == 0 || t->rtx_kind == HV_RTX_REO)
+		hv_timer_rearm(t, now);
+	if ((!was_writable || (t->tf & TF_NOSPACE) != 0) && ai.acked != 0 && hv_tcp_writable(t)) {
+		t->tf &= ~TF_NOSPACE;
+		act |= HV_TCP_WRITABLE;
+	}
+	return act;
+}

@@ -1,0 +1,110 @@
+/*
+ * cubic.c - RFC 9438 in integers.
+ *
+ * W(t) = C (t - K)^3 + W_max with C = 0.4 segments/s^3 and beta = 0.7. Windows in octets, time since the epoch in ms. Owns
+ * struct hv_cubic; called through cc.h.
+ */
+#include "stack/cc.h"
+
+/* Integer cube root, exact to the floor. */
+static uint32_t cbrt64(uint64_t v)
+{
+	uint64_t r = 0;
+
+	for (int s = 63; s >= 0; s -= 3) {
+		uint64_t b;
+
+		r <<= 1;
+		b = 3 * r * (r + 1) + 1;
+		if (v >> s >= b) {
+			v -= b << s;
+			r++;
+		}
+	}
+	return (uint32_t)r;
+}
+
+static void epoch_start(struct hv_tcb *t, uint64_t now)
+{
+	struct hv_cubic *c = &t->cubic;
+
+	c->epoch_us = now;
+	c->est_acc = 0;
+	c->w_est = t->cwnd;
+	if (t->cwnd < c->w_max) {
+		/* K = cbrt((W_max - cwnd) / C) s; in ms: cbrt(segments * 2.5 * 10^9) */
+		uint64_t milli = (uint64_t)(c->w_max - t->cwnd) * 1000u / t->mss;
+
+		c->k_ms = cbrt64(milli * 2500000u);
+		c->origin = c->w_max;
+	} else {
+		c->k_ms = 0;
+		c->origin = t->cwnd;
+	}
+}
+
+static uint32_t w_cubic(const struct hv_tcb *t, uint64_t ms)
+{
+	const struct hv_cubic *c = &t->cubic;
+	uint64_t d = ms < c->k_ms ? c->k_ms - ms : ms - c->k_ms, off;
+
+	if (d > 131072)
+		d = 131072;
+	off = d * d * d / 25000u * t->mss / 100000u; /* 0.4 * (d / 1000)^3 segments */
+	if (off > HV_CWND_MAX)
+		off = HV_CWND_MAX;
+	if (ms < c->k_ms)
+		return off < c->origin ? c->origin - (uint32_t)off : t->mss;
+	return c->origin + (uint32_t)off;
+}
+
+void hv_cubic_ack(struct hv_tcb *t, uint32_t acked, uint64_t now)
+{
+	struct hv_cubic *c = &t->cubic;
+	uint32_t target;
+	uint64_t inc;
+
+	if (c->epoch_us == 0)
+		epoch_start(t, now);
+	/* one RTT ahead (RFC 9438 4.2), between cwnd and 1.5 cwnd */
+	target = w_cubic(t, (now - c->epoch_us + (t->srtt8 >> 3)) / 1000u);
+	if (target > t->cwnd + t->cwnd / 2)
+		target = t->cwnd + t->cwnd / 2;
+	/* Reno-friendly estimate: alpha = 3 (1 - beta) / (1 + beta) = 9/17 until it has caught up with the window before the loss, then 1 */
+	inc = (uint64_t)acked * t->mss;
+	if (c->w_est < c->cwnd_prior)
+		inc = inc * 9 / 17;
+	inc += c->est_acc;
+	c->w_est += (uint32_t)(inc / t->cwnd);
+	c->est_acc = (uint32_t)(inc % t->cwnd);
+	if (target > t->cwnd)
+		t->cwnd += (uint32_t)((uint64_t)(target - t->cwnd) * hv_min32(acked, t->cwnd) / t->cwnd);
+	else
+		t->cwnd += acked / 100;
+	if (c->w_est > t->cwnd)
+		t->cwnd = c->w_est;
+}
+
+uint32_t hv_cubic_ssthresh(struct hv_tcb *t)
+{
+	struct hv_cubic *c = &t->cubic;
+
+	/* fast convergence, RFC 9438 4.7 */
+	c->w_max = t->cwnd < c->w_last_max ? (uint32_t)((uint64_t)t->cwnd * 17 / 20) : t->cwnd;
+	c->w_last_max = t->cwnd;
+	c->cwnd_prior = t->cwnd;
+	c->epoch_us = 0;
+	return (uint32_t)((uint64_t)t->cwnd * 7 / 10);
+}
+
+void hv_cubic_rto(struct hv_tcb *t)
+{
+	t->cubic.epoch_us = 0;
+}
+
+/* Time without anything to send isn't time in which the window may have grown. */
+void hv_cubic_idle(struct hv_tcb *t, uint64_t idle_us)
+{
+	if (t->cubic.epoch_us != 0)
+		t->cubic.epoch_us += idle_us;
+}

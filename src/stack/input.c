@@ -1,0 +1,263 @@
+/*
+ * input.c - an arriving segment: prediction first, then RFC 9293 3.10.7.4 in its order with RFC 5961 and PAWS.
+ *
+ * Prediction takes data with or without a new ACK and pure ACKs on a connection without losses in either direction. Whatever leaves
+ * ESTABLISHED is not processed at all: HV_TCP_DEMOTE, and the kernel gets the segment. Ring lock.
+ */
+#include "stack/cc.h"
+
+#define PSH_MASK 0xfffffff7u
+
+static inline unsigned ack_in_order(struct hv_tcb *t, uint32_t len, uint64_t now)
+{
+	if (len > t->rcv_mss)
+		t->rcv_mss = (uint16_t)hv_min32(len, t->mss_clamp);
+	t->tf |= TF_ACK_PEND;
+	/* every second full segment (RFC 9293 3.8.6.3) */
+	if (t->rcv_nxt - t->last_ack > t->rcv_mss) {
+		t->tf |= TF_ACK_NOW;
+		return HV_TCP_OUT;
+	}
+	if (t->ack_at == HV_NEVER)
+		t->ack_at = now + HV_DELACK;
+	return 0;
+}
+
+/* ACK as many as RFC 5961 lets us: one in half a second. */
+static void challenge(struct hv_tcb *t, uint64_t now)
+{
+	if (now < t->challenge_at)
+		return;
+	t->challenge_at = now + HV_CHALLENGE_US;
+	t->cnt->challenge_acks++;
+	t->tf |= TF_ACK_NOW;
+}
+
+static unsigned demote(struct hv_tcb *t, uint64_t *counter)
+{
+	(void)t;
+	(*counter)++;
+	return HV_TCP_DEMOTE;
+}
+
+static unsigned drop(const struct hv_tcb *t)
+{
+	return HV_TCP_DROP | ((t->tf & TF_ACK_NOW) != 0 ? HV_TCP_OUT : 0);
+}
+
+static void ecn_in(struct hv_tcb *t, const struct hv_seg *seg)
+{
+	if ((t->tf & TF_ECN) == 0)
+		return;
+	if ((seg->flags & HV_CWR) != 0)
+		t->tf &= ~TF_ECE;
+	if (seg->ce) {
+		t->tf |= TF_ECE;
+		t->quick = HV_MAX_QUICKACKS; /* let the sender hear of it at once */
+		t->tf &= ~TF_PINGPONG;
+	}
+}
+
+static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now)
+{
+	uint32_t end = seg->seq + seg->len + ((seg->flags & HV_FIN) != 0), ack_max;
+	bool acceptable;
+	unsigned act = 0;
+
+	if (hv_unlikely((t->tf & TF_DEAD) != 0))
+		return HV_TCP_DROP;
+
+	/* PAWS (RFC 7323 5.3 R1). A stamp older than 24 days of silence proves nothing. */
+	if (seg->has_ts && (t->tf & (TF_TS | TF_TS_KNOWN)) == (TF_TS | TF_TS_KNOWN) && hv_seq_lt(seg->tsval, t->ts_recent) &&
+	    now - t->ts_recent_at < HV_PAWS_IDLE_US && (seg->flags & HV_RST) == 0) {
+		t->cnt->paws_drops++;
+		if (seg->len != 0)
+			t->tf |= TF_ACK_NOW;
+		else
+			challenge(t, now);
+		return drop(t);
+	}
+
+	/* First, the sequence number. A zero window still takes what starts at RCV.NXT without text. */
+	if (seg->seq == t->rcv_nxt && hv_seq_le(end, t->rcv_edge))
+		acceptable = true;
+	else
+		acceptable = hv_seq_lt(seg->seq, t->rcv_edge) ? hv_seq_gt(end, t->rcv_nxt) || (end == seg->seq && seg->seq == t->rcv_nxt)
+							       : seg->seq == t->rcv_nxt && end == seg->seq;
+	if (!acceptable) {
+		t->cnt->bad_seq++;
+		if ((seg->flags & HV_RST) != 0)
+			return HV_TCP_DROP;
+		if ((seg->flags & HV_SYN) != 0) {
+			challenge(t, now);
+			return drop(t);
+		}
+		/* An old segment's ACK number may still be news: a sender that lost our ACKs sends such (RFC 9293 3.10.7.4 keeps only the reply). */
+		if (seg->len != 0) {
+			if (hv_seq_le(end, t->rcv_nxt) && (t->tf & TF_SACK) != 0) {
+				t->dsack.start = seg->seq;
+				t->dsack.end = seg->seq + seg->len;
+			}
+			t->tf |= TF_ACK_NOW;
+		} else {
+			challenge(t, now);
+			/* keepalive and window probes ask for an answer each */
+			if (seg->seq == t->rcv_nxt - 1)
+				t->tf |= TF_ACK_NOW;
+		}
+		hv_refresh(t);
+		return drop(t);
+	}
+
+	/* Second, RST: exactly RCV.NXT or a challenge (RFC 5961 3.2). */
+	if ((seg->flags & HV_RST) != 0) {
+		if (seg->seq == t->rcv_nxt)
+			return demote(t, &t->cnt->demote_rst);
+		challenge(t, now);
+		return drop(t);
+	}
+	/* Fourth, SYN: a challenge whatever its number (RFC 5961 4.2). */
+	if ((seg->flags & HV_SYN) != 0) {
+		challenge(t, now);
+		return drop(t);
+	}
+	/* Fifth, ACK (RFC 5961 5.2). The kernel may have sent what we haven't. */
+	if ((seg->flags & HV_ACK) == 0)
+		return HV_TCP_DROP;
+	ack_max = (t->tf & TF_IMPORT) != 0 ? hv_seq_max(t->snd_nxt, t->import_end) : t->snd_nxt;
+	if (hv_seq_gt(seg->ack, ack_max) || hv_seq_lt(seg->ack, t->snd_una - hv_max32(t->max_wnd, 65535))) {
+		t->cnt->bad_ack++;
+		challenge(t, now);
+		return drop(t);
+	}
+	/* Sixth and eighth, URG and FIN: theirs is the kernel. A FIN behind a hole too: it takes over the out-of-order octets. */
+	if ((seg->flags & HV_URG) != 0)
+		return demote(t, &t->cnt->demote_other);
+	if ((seg->flags & HV_FIN) != 0)
+		return demote(t, &t->cnt->demote_fin);
+
+	if ((t->tf & TF_TS) != 0 && seg->has_ts && hv_seq_le(seg->seq, t->last_ack) &&
+	    ((t->tf & TF_TS_KNOWN) == 0 || hv_seq_ge(seg->tsval, t->ts_recent) || now - t->ts_recent_at >= HV_PAWS_IDLE_US)) {
+		t->ts_recent = seg->tsval;
+		t->ts_recent_at = now;
+		t->tf |= TF_TS_KNOWN;
+	}
+	ecn_in(t, seg);
+	if (now - t->last_rx_us > hv_rto(t))
+		t->quick = HV_MAX_QUICKACKS;
+	t->last_rx_us = now;
+	t->ka_sent = 0;
+	act |= hv_ack(t, env, seg, now);
+	if (seg->len != 0) {
+		uint32_t before = t->rcv_nxt;
+
+		act |= hv_rcv_data(t, env, seg, now);
+		t->cnt->octets_in += t->rcv_nxt - before;
+		if (t->rcv_nxt != before)
+			(void)ack_in_order(t, seg->len, now);
+	}
+	hv_refresh(t);
+	if (hv_may_send(t))
+		act |= HV_TCP_OUT;
+	return act;
+}
+
+unsigned hv_tcp_input(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now)
+{
+	uint32_t word, acked, flight, len = seg->len;
+	unsigned act = 0;
+
+	t->segs_in++;
+	t->cnt->segs_in++;
+	memcpy(&word, &seg->flags, 4);
+	flight = t->snd_nxt - t->snd_una;
+	acked = seg->ack - t->snd_una;
+	if (hv_unlikely((((word & PSH_MASK) ^ t->pred) | (seg->seq ^ t->rcv_nxt)) != 0 || acked > flight || len > t->rcv_edge - t->rcv_nxt ||
+		hv_seq_lt(seg->tsval, t->ts_recent) || (acked | len) == 0))
+		return input_slow(t, env, seg, now);
+	t->cnt->predicted++;
+
+	if (t->last_ack == t->rcv_nxt && (t->tf & TF_TS) != 0 && seg->tsval != t->ts_recent) {
+		t->ts_recent = seg->tsval;
+		t->ts_recent_at = now;
+	}
+	if (hv_unlikely(now - t->last_rx_us > HV_RTO_MIN) && now - t->last_rx_us > hv_rto(t))
+		t->quick = HV_MAX_QUICKACKS;
+	t->last_rx_us = now;
+
+	/* deliver first ... */
+	if (len != 0) {
+		act = hv_rcv_inorder(t, env, seg, seg->data, len);
+		if (hv_likely((act & HV_TCP_DROP) == 0)) {
+			act |= HV_TCP_READABLE;
+			t->cnt->octets_in += len;
+			act |= ack_in_order(t, len, now);
+		}
+	}
+	/* ... then account */
+	if (t->rec_n != 0 || (acked == 0 && hv_unlikely(t->rtx_kind == HV_RTX_PERSIST))) {
+		act |= hv_ack(t, env, seg, now);
+		hv_refresh(t);
+	} else {
+		uint32_t wnd = seg->wnd << t->snd_wscale;
+
+		if (acked != 0) {
+			bool limited = t->cwnd < t->ssthresh ? t->cwnd / 2 < flight : flight + t->mss > t->cwnd;
+			bool was_writable = hv_tcp_writable(t);
+
+			hv_rtt_sample(t, (uint32_t)now - t->timed_us, now);
+			t->snd_una += acked;
+			t->bytes_acked += acked;
+			hv_snd_acked(t, env, acked);
+			t->backoff = 0;
+			t->nrtx = 0;
+			if (limited)
+				hv_cc_ack(t, acked, now);
+			if (hv_unlikely(!was_writable || (t->tf & TF_NOSPACE) != 0) && hv_tcp_writable(t)) {
+				t->tf &= ~TF_NOSPACE;
+				act |= HV_TCP_WRITABLE;
+			}
+			if (hv_likely(t->snd_una == t->snd_end))
+				hv_set_rtx(t, HV_RTX_OFF, HV_NEVER);
+			else
+				hv_timer_rearm(t, now);
+		}
+		t->snd_edge = seg->ack + wnd;
+		t->snd_wl1 = seg->seq;
+		if (hv_unlikely(wnd > t->max_wnd))
+			t->max_wnd = wnd;
+		t->fast_send = hv_fast_send(t);
+	}
+	if (hv_may_send(t))
+		act |= HV_TCP_OUT;
+	return act;
+}
+
+/* Octets that the kernel acknowledged after it was frozen. */
+unsigned hv_tcp_late(struct hv_tcb *t, struct hv_env *env, uint32_t seq, const uint8_t *data, uint32_t len, uint64_t now)
+{
+	struct hv_seg seg;
+	uint32_t end = seq + len, wnd;
+	unsigned act;
+
+	if (len == 0 || hv_seq_le(end, t->rcv_nxt))
+		return 0;
+	if (hv_seq_gt(seq, t->rcv_nxt))
+		return HV_TCP_DROP;
+	memset(&seg, 0, sizeof seg);
+	data += t->rcv_nxt - seq;
+	len = end - t->rcv_nxt;
+	wnd = t->rcv_edge - t->rcv_nxt;
+	act = hv_rcv_inorder(t, env, &seg, data, len);
+	if ((act & HV_TCP_DROP) != 0)
+		return act;
+	if (t->ooo_head != NULL)
+		hv_rcv_pull(t, env);
+	/* The kernel has acknowledged them, with a window as before at least. */
+	t->last_ack = hv_seq_max(t->last_ack, end);
+	t->rcv_edge = hv_seq_max(t->rcv_edge, end + wnd);
+	if (t->last_ack != t->rcv_nxt)
+		(void)ack_in_order(t, len, now);
+	hv_refresh(t);
+	return HV_TCP_READABLE | (hv_may_send(t) ? HV_TCP_OUT : 0);
+}

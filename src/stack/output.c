@@ -1,0 +1,494 @@
+/*
+ * output.c - what to send now, and building it.
+ *
+ * hv_tcp_output() hands out one segment or TSO burst per call; hv_tcp_send_fast()/commit() are the shortcut of a small message on an
+ * otherwise idle send side. Headers come from the template in the TCB, payload is referenced in place. Ring lock.
+ */
+#include "stack/cc.h"
+#include "stack/opt.h"
+
+#define BURST_MAX 65000u /* payload and headers of a TSO burst must fit a 16-bit IP length */
+
+/* ---- SACK blocks that go with the next segment ---- */
+static inline unsigned sack_blocks(const struct hv_tcb *t)
+{
+	unsigned n, max = (t->tf & TF_TS) != 0 ? 3 : 4;
+
+	if (hv_likely(t->nrsack == 0 && t->dsack.start == t->dsack.end))
+		return 0;
+	if ((t->tf & TF_SACK) == 0)
+		return 0;
+	n = t->nrsack + (t->dsack.start != t->dsack.end);
+	return n < max ? n : max;
+}
+
+static uint8_t *put_sack(const struct hv_tcb *t, uint8_t *p, unsigned n)
+{
+	unsigned i = 0;
+
+	p = hv_opt_put_sack_head(p, n);
+	if (t->dsack.start != t->dsack.end) { /* RFC 2883: the duplicate first */
+		p = hv_opt_put_block(p, t->dsack.start, t->dsack.end);
+		n--;
+	}
+	for (; i < n; i++)
+		p = hv_opt_put_block(p, t->rsack[i].start, t->rsack[i].end);
+	return p;
+}
+
+/* ---- headers ---- */
+static inline void build(const struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t wnd, unsigned nsack, uint64_t now)
+{
+	uint8_t *l4, *p, *ip;
+	uint32_t l4_len;
+
+	memcpy(tx->hdr, t->hdr, 64); /* the two octets behind the template are overwritten below */
+	l4 = tx->hdr + t->hdr_len - 4;
+	hv_put32(l4 + HV_TCP_SEQ, seq);
+	hv_put32(l4 + HV_TCP_ACKNO, t->rcv_nxt);
+	p = l4 + HV_TCP_OPT;
+	if ((t->tf & TF_TS) != 0)
+		p = hv_opt_put_ts(p, hv_tsval(t, now), (t->tf & TF_TS_KNOWN) != 0 ? t->ts_recent : 0);
+	if (hv_unlikely(nsack != 0))
+		p = put_sack(t, p, nsack);
+	l4_len = (uint32_t)(p - l4);
+	l4[HV_TCP_OFF] = (uint8_t)(l4_len << 2);
+	l4[HV_TCP_FLAGS] = (uint8_t)(flags | ((t->tf & TF_ECE) != 0 ? HV_ECE : 0));
+	hv_put16(l4 + HV_TCP_WND, wnd);
+	hv_put32(l4 + HV_TCP_CSUM, 0); /* and the urgent pointer */
+	ip = tx->hdr + t->l3_off;
+	if ((t->tf & TF_V6) != 0) {
+		hv_put16(ip + HV_IP6_PAYLOAD, l4_len + len);
+	} else {
+		hv_put16(ip + HV_IP4_TOTAL, HV_IP4_LEN + l4_len + len);
+		hv_put16(ip + HV_IP4_ID, t->segs_out); /* DF is set: any value will do (RFC 6864) */
+	}
+	tx->l3_off = t->l3_off;
+	tx->l4_off = (uint8_t)(t->hdr_len - 4);
+	tx->hdr_len = (uint16_t)(tx->l4_off + l4_len);
+	tx->payload = len;
+}
+
+/* A segment with an acknowledgment leaves: nothing is owed any more. */
+static inline void ack_sent(struct hv_tcb *t, bool data)
+{
+	if (data && (t->tf & TF_ACK_PEND) != 0)
+		t->tf |= TF_PINGPONG;
+	t->last_ack = t->rcv_nxt;
+	t->ack_at = HV_NEVER;
+	t->tf &= ~(TF_ACK_PEND | TF_ACK_NOW);
+	t->dsack.start = t->dsack.end;
+	if (t->quick != 0)
+		t->quick--;
+}
+
+static inline void count_out(struct hv_tcb *t, uint32_t segs, uint32_t octets)
+{
+	t->segs_out += segs;
+	t->cnt->segs_out += segs;
+	t->cnt->octets_out += octets;
+}
+
+static inline uint32_t burst_max(const struct hv_env *env, uint32_t mss)
+{
+	uint32_t b = hv_min32(env->tso_max, BURST_MAX);
+
+	return hv_max32(b, mss);
+}
+
+/* ---- decisions ---- */
+static inline bool nagle_holds(const struct hv_tcb *t)
+{
+	if ((t->tf & (TF_CORK | TF_MORE)) != 0)
+		return true;
+	/* Minshall's: only an earlier *small* segment holds this one */
+	return (t->tf & TF_NODELAY) == 0 && hv_seq_gt(t->snd_sml, t->snd_una);
+}
+
+uint32_t hv_fast_send(const struct hv_tcb *t)
+{
+	uint32_t n = t->mss, q, used;
+	int32_t w;
+
+	if (t->snd_end != t->snd_nxt || t->ca != HV_CA_OPEN || nagle_holds(t) ||
+	    (t->tf & (TF_DEAD | TF_PROBE | TF_TLP | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT)) != 0 || t->nrsack != 0 || t->dsack.start != t->dsack.end)
+		return 0;
+	w = hv_seq_diff(t->snd_edge, t->snd_nxt);
+	if (w <= 0)
+		return 0;
+	n = hv_min32(n, (uint32_t)w);
+	used = hv_flight(t);
+	if (used >= t->cwnd)
+		return 0;
+	n = hv_min32(n, t->cwnd - used);
+	q = t->snd_end - t->snd_una;
+	if (q >= t->sndbuf)
+		return 0;
+	return hv_min32(n, t->sndbuf - q);
+}
+
+void hv_refresh(struct hv_tcb *t)
+{
+	t->fast_send = hv_fast_send(t);
+	/* Prediction needs: nothing out of order on either side, a known TS.Recent, no ECN echo to be stopped by CWR (any other flag than ACK
+	 * and PSH goes the slow way anyhow). */
+	if (t->ca != HV_CA_OPEN || t->ooo_head != NULL || (t->tf & (TF_TLP_OUT | TF_IMPORT | TF_DEAD)) != 0 || (t->tf & (TF_TS | TF_TS_KNOWN)) == TF_TS)
+		t->pred = HV_PRED_NEVER;
+	else
+		t->pred = HV_ACK | ((t->tf & TF_TS) != 0 ? 0x100u : 0);
+}
+
+bool hv_may_send(const struct hv_tcb *t)
+{
+	return t->snd_end != t->snd_nxt || t->lost_out != 0 || (t->tf & (TF_ACK_NOW | TF_PROBE | TF_TLP | TF_HEAD)) != 0;
+}
+
+/* ---- what was sent ---- */
+static HV_COLD void idle_restart(struct hv_tcb *t, uint64_t idle)
+{
+	/* RFC 2861 as Linux does it: half for each RTO, not below the restart window */
+	uint32_t rw = hv_min32(hv_iw(t), t->cwnd), rto = hv_rto(t);
+	uint64_t left = idle;
+
+	if (t->ssthresh != HV_SSTHRESH_INF)
+		t->ssthresh = hv_max32(t->ssthresh, t->cwnd / 4 * 3);
+	while (left > rto && t->cwnd > rw) {
+		t->cwnd /= 2;
+		left -= rto;
+	}
+	t->cwnd = hv_max32(t->cwnd, rw);
+	hv_cubic_idle(t, idle);
+}
+
+void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t now)
+{
+	uint32_t now32 = (uint32_t)now, seq = t->snd_nxt;
+
+	if (t->snd_nxt == t->snd_una) {
+		t->timed_us = now32;
+	} else if (t->rec_n != 0) {
+		hv_rec_sent(t, env, seq, seq + len, now32, 0);
+	} else if (now32 - t->timed_us > t->srtt8 >> 7) {
+		hv_rec_materialize(t);
+		hv_rec_sent(t, env, seq, seq + len, now32, 0);
+	}
+	t->snd_nxt = seq + len;
+	if (len < t->mss || len % t->mss != 0)
+		t->snd_sml = t->snd_nxt;
+	else if (!hv_seq_gt(t->snd_sml, t->snd_una))
+		t->snd_sml = t->snd_una; /* so that it never gets half the sequence space old */
+	t->bytes_out += len;
+	t->last_tx_us = now;
+	if (hv_unlikely(t->ca == HV_CA_RECOVERY))
+		t->prr_out += len;
+	if (hv_unlikely((t->tf & TF_IMPORT) != 0) && hv_seq_ge(t->snd_nxt, t->import_end))
+		t->tf &= ~TF_IMPORT;
+	hv_timer_sent(t, now);
+}
+
+static void frame_out(struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t mss, unsigned nsack, uint64_t now)
+{
+	uint32_t wnd = hv_rcv_advertise(t), segs = len <= mss ? 1 : (len + mss - 1) / mss;
+
+	build(t, tx, seq, len, flags, wnd, nsack, now);
+	tx->mss = (uint16_t)(len > mss ? mss : 0);
+	tx->inline_ok = false;
+	if (len == 0)
+		tx->nsge = 0;
+	ack_sent(t, len != 0);
+	count_out(t, segs, len);
+}
+
+/* ---- retransmission ---- */
+static void note_rexmit(struct hv_tcb *t, uint32_t len, uint32_t mss, uint64_t now)
+{
+	uint32_t segs = (len + mss - 1) / mss;
+
+	t->cnt->rexmit_segs += segs;
+	t->total_rexmit += segs;
+	t->bytes_rexmit += len;
+	t->last_tx_us = now;
+	if ((t->tf & TF_UNDO) != 0) {
+		if ((t->tf & TF_UNDO_RX) == 0) {
+			t->tf |= TF_UNDO_RX;
+			t->undo_tsval = hv_tsval(t, now);
+		}
+		t->undo_rexmit += len;
+	}
+	if (t->ca == HV_CA_RECOVERY)
+		t->prr_out += len;
+}
+
+static HV_COLD bool rexmit(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, uint64_t now)
+{
+	bool forced = (t->tf & TF_HEAD) != 0;
+	unsigned nsack = sack_blocks(t);
+	uint32_t mss = t->mss - (nsack != 0 ? 4 + 8 * nsack : 0), i, len, room, seq;
+	struct hv_xrec *r;
+
+	t->tf &= ~TF_HEAD;
+	hv_rec_materialize(t);
+	for (i = 0; i < t->rec_n; i++) {
+		r = hv_rec(t, i);
+		if (r->st == XR_LOST || (forced && r->st != XR_SACKED))
+			break;
+	}
+	if (i == t->rec_n)
+		return false;
+	r = hv_rec(t, i);
+	seq = r->seq;
+	len = r->end - r->seq;
+	if (forced) {
+		room = mss;
+	} else {
+		uint32_t pipe = hv_pipe(t);
+
+		room = t->cwnd > pipe ? t->cwnd - pipe : 0;
+		if (room < hv_min32(mss, len))
+			return false;
+		room = hv_min32(room, burst_max(env, mss));
+	}
+	len = hv_min32(len, room);
+	if (hv_seq_gt(seq + len, t->snd_edge)) { /* the window has shrunk: only the oldest segment may go, as a probe */
+		if (seq == t->snd_una)
+			len = hv_min32(len, mss);
+		else if (hv_seq_gt(t->snd_edge, seq))
+			len = t->snd_edge - seq;
+		else
+			return false;
+	}
+	if (len > mss && seq + len != r->end)
+		len -= len % mss;
+	len = hv_snd_gather(t, env, seq, len, tx);
+	if (len > mss && seq + len != r->end && len % mss != 0) {
+		len -= len % mss;
+		len = hv_snd_gather(t, env, seq, len, tx);
+	}
+	/* When there is no room for a split the whole record counts as sent: RACK or the RTO will find the rest missing again. */
+	hv_rec_split(t, env, i, seq + len);
+	for (i = 0; i + 1 < t->rec_n && !hv_seq_in(seq, hv_rec(t, i)->seq, hv_rec(t, i)->end); i++)
+		;
+	r = hv_rec(t, i);
+	hv_rec_set(t, r, XR_RETX);
+	r->flags |= XRF_EVER;
+	r->xmit_us = (uint32_t)now;
+	note_rexmit(t, len, mss, now);
+	frame_out(t, tx, seq, len, HV_ACK | (seq + len == t->snd_end ? HV_PSH : 0), mss, nsack, now);
+	hv_timer_sent(t, now);
+	return true;
+}
+
+/* ---- new data ---- */
+static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, bool force, uint64_t now)
+{
+	unsigned nsack = sack_blocks(t), flags = HV_ACK;
+	uint32_t mss = t->mss - (nsack != 0 ? 4 + 8 * nsack : 0), avail = t->snd_end - t->snd_nxt, lim, n, seq = t->snd_nxt;
+	int32_t w = hv_seq_diff(t->snd_edge, seq);
+	bool hold = nagle_holds(t) && (t->tf & TF_PUSH) == 0;
+
+	if (w <= 0)
+		return false;
+	if (seq == t->snd_una && now - t->last_tx_us > hv_rto(t) && t->cwnd > hv_iw(t))
+		idle_restart(t, now - t->last_tx_us);
+	lim = hv_min32(avail, (uint32_t)w);
+	if (force) {
+		lim = hv_min32(lim, mss);
+	} else {
+		uint32_t pipe = hv_pipe(t), room = t->cwnd > pipe ? t->cwnd - pipe : 0;
+
+		if (room < hv_min32(mss, lim)) {
+			t->tf |= TF_CWND_LIM;
+			return false;
+		}
+		lim = hv_min32(lim, room);
+	}
+	n = hv_min32(lim, burst_max(env, mss));
+	if (n >= mss) {
+		if (n != avail || hold)
+			n -= n % mss;
+	} else if (n == avail) {
+		if (hold)
+			return false;
+	} else if ((t->tf & TF_PUSH) == 0 && n < t->max_wnd / 2) {
+		return false; /* RFC 9293 3.8.6.2.1 */
+	}
+	lim = n;
+	n = hv_snd_gather(t, env, seq, lim, tx);
+	if (n != lim && n > mss) { /* out of gather entries */
+		n -= n % mss;
+		n = hv_snd_gather(t, env, seq, n, tx);
+	}
+	if (seq + n == t->snd_end)
+		flags |= HV_PSH;
+	if ((t->tf & TF_CWR) != 0) {
+		t->tf &= ~TF_CWR;
+		flags |= HV_CWR;
+	}
+	t->tf &= ~TF_PUSH;
+	frame_out(t, tx, seq, n, flags, mss, nsack, now);
+	hv_sent_new(t, env, n, now);
+	return true;
+}
+
+/* Tail loss probe: new data if there is some, else the last segment again (RFC 8985 7.3). */
+static HV_COLD bool tail_probe(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, uint64_t now)
+{
+	unsigned nsack = sack_blocks(t);
+	uint32_t mss = t->mss - (nsack != 0 ? 4 + 8 * nsack : 0), seq, len;
+	struct hv_xrec *r;
+
+	t->tf &= ~TF_TLP;
+	if (t->snd_nxt == t->snd_una || (t->tf & TF_TLP_OUT) != 0)
+		return false;
+	if (t->snd_end != t->snd_nxt) {
+		t->tf |= TF_TLP_OUT;
+		if (send_new(t, env, tx, true, now)) {
+			t->tf &= ~TF_TLP_REXMIT;
+			t->tlp_end = t->snd_nxt;
+			return true;
+		}
+		t->tf &= ~TF_TLP_OUT;
+	}
+	hv_rec_materialize(t);
+	r = hv_rec(t, t->rec_n - 1u);
+	if (r->st != XR_PLAIN && r->st != XR_RETX)
+		return false;
+	len = hv_min32(r->end - r->seq, mss);
+	seq = r->end - len;
+	len = hv_snd_gather(t, env, seq, len, tx);
+	hv_rec_split(t, env, t->rec_n - 1u, seq);
+	r = hv_rec(t, t->rec_n - 1u);
+	r->flags |= XRF_EVER;
+	r->xmit_us = (uint32_t)now;
+	t->tf |= TF_TLP_OUT | TF_TLP_REXMIT;
+	t->tlp_end = seq + len;
+	note_rexmit(t, len, mss, now);
+	frame_out(t, tx, seq, len, HV_ACK | (seq + len == t->snd_end ? HV_PSH : 0), mss, nsack, now);
+	return true;
+}
+
+bool hv_tcp_output(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, uint64_t now)
+{
+	bool sent;
+
+	if (hv_unlikely((t->tf & TF_DEAD) != 0))
+		return false;
+	if (hv_unlikely((t->tf & TF_PROBE) != 0)) {
+		/* An octet the peer has had already: it must answer with an ACK (keepalive and window probes, as the kernel does). */
+		t->tf &= ~TF_PROBE;
+		frame_out(t, tx, t->snd_una - 1, 0, HV_ACK, t->mss, 0, now);
+		sent = true;
+	} else if (hv_unlikely((t->lost_out != 0 || (t->tf & TF_HEAD) != 0)) && rexmit(t, env, tx, now)) {
+		sent = true;
+	} else if (hv_unlikely((t->tf & TF_TLP) != 0) && tail_probe(t, env, tx, now)) {
+		sent = true;
+	} else if (t->snd_end != t->snd_nxt && send_new(t, env, tx, false, now)) {
+		sent = true;
+	} else if ((t->tf & TF_ACK_NOW) != 0) {
+		frame_out(t, tx, t->snd_nxt, 0, HV_ACK, t->mss, sack_blocks(t), now);
+		sent = true;
+	} else {
+		t->tf &= ~TF_PUSH;
+		if (t->snd_end != t->snd_nxt && t->snd_nxt == t->snd_una && t->rtx_kind == HV_RTX_OFF)
+			hv_timer_rearm(t, now);
+		sent = false;
+	}
+	hv_refresh(t);
+	return sent;
+}
+
+/* ---- the shortcut ---- */
+uint32_t hv_tcp_send_fast(struct hv_tcb *t, struct hv_env *env, const void *data, uint32_t len, struct hv_tx *tx, uint64_t now)
+{
+	uint32_t edge, w;
+
+	if (len > t->fast_send || len == 0 || !hv_snd_room_for(t, env, len))
+		return 0;
+	edge = hv_rcv_window(t);
+	w = (edge - t->rcv_nxt + (1u << t->rcv_wscale) - 1) >> t->rcv_wscale; /* as hv_rcv_advertise(), which the commit does */
+	build(t, tx, t->snd_nxt, len, HV_ACK | HV_PSH, hv_min32(w, 65535), 0, now);
+	tx->mss = 0;
+	tx->nsge = 1;
+	tx->inline_ok = true;
+	tx->sge[0].addr = data;
+	tx->sge[0].len = len;
+	tx->sge[0].lkey = 0;
+	return len;
+}
+
+void hv_tcp_send_commit(struct hv_tcb *t, struct hv_env *env, const void *data, uint32_t len, uint64_t now)
+{
+	struct hv_chunk *c = t->tx_tail;
+
+	if (hv_likely(c == NULL) || c->cap - c->end < len) {
+		c = env->free_tx;
+		env->free_tx = c->next;
+		env->n_free_tx--;
+		c->next = NULL;
+		c->off = c->end = 0;
+		c->on_wire = false;
+		if (t->tx_tail != NULL)
+			t->tx_tail->next = c;
+		else
+			t->tx_head = c;
+		t->tx_tail = c;
+	}
+	memcpy(c->base + c->end, data, len);
+	c->end += len;
+	t->snd_end += len;
+	if (hv_unlikely(t->snd_nxt == t->snd_una && now - t->last_tx_us > HV_RTO_MIN && t->cwnd > hv_iw(t) && now - t->last_tx_us > hv_rto(t)))
+		idle_restart(t, now - t->last_tx_us);
+	(void)hv_rcv_advertise(t);
+	ack_sent(t, true);
+	count_out(t, 1, len);
+	hv_sent_new(t, env, len, now);
+	t->fast_send = hv_fast_send(t);
+}
+
+uint32_t hv_tcp_write_room(const struct hv_tcb *t)
+{
+	uint32_t q = t->snd_end - t->snd_una;
+
+	return q < t->sndbuf ? t->sndbuf - q : 0;
+}
+
+uint32_t hv_tcp_write(struct hv_tcb *t, struct hv_env *env, const void *data, uint32_t len, bool more, unsigned *act, uint64_t now)
+{
+	uint32_t n;
+
+	(void)now;
+	if (hv_unlikely((t->tf & TF_DEAD) != 0))
+		return 0;
+	n = hv_snd_append(t, env, data, hv_min32(len, hv_tcp_write_room(t)));
+	if (n != len)
+		t->tf |= TF_NOSPACE;
+	if (more)
+		t->tf |= TF_MORE;
+	else
+		t->tf &= ~TF_MORE;
+	if (t->snd_end != t->snd_nxt)
+		*act |= HV_TCP_OUT;
+	hv_refresh(t);
+	return n;
+}
+
+bool hv_tcp_writable(const struct hv_tcb *t)
+{
+	uint32_t q = t->snd_end - t->snd_una;
+
+	if (q >= t->sndbuf || t->sndbuf - q < q / 2)
+		return false;
+	if (hv_likely(t->notsent_lowat == UINT32_MAX))
+		return true;
+	return (uint64_t)(t->snd_end - t->snd_nxt) * 2 < t->notsent_lowat;
+}
+
+uint32_t hv_tcp_outq(const struct hv_tcb *t)
+{
+	return t->snd_end - t->snd_una;
+}
+
+uint32_t hv_tcp_outq_nsd(const struct hv_tcb *t)
+{
+	return t->snd_end - t->snd_nxt;
+}

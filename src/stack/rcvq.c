@@ -1,0 +1,475 @@
+/*
+ * rcvq.c - received octets: the in-order queue, out-of-order intervals, the window, and the reader.
+ *
+ * In-order octets [rcv_copied, rcv_nxt) lie first in the imported run (aux), then in rx_head..rx_tail. Out-of-order octets lie in
+ * ooo_head..ooo_tail, sorted, without overlap, behind rcv_nxt. Every buffer held is charged with its whole slot (truesize), so small
+ * segments cannot pin the ring unpunished; small payload is copied into the free room of the last buffer instead and its own buffer
+ * goes back at once. Ring lock.
+ */
+#include "stack/tcb.h"
+
+static inline void charge(struct hv_tcb *t, const struct hv_buf *b)
+{
+	t->rx_charge += b->cap;
+}
+static inline void uncharge(struct hv_tcb *t, struct hv_env *env, struct hv_buf *b)
+{
+	t->rx_charge -= b->cap;
+	hv_buf_free(env, b);
+}
+static inline uint32_t buf_end(const struct hv_buf *b)
+{
+	return b->seq + b->len;
+}
+static inline uint32_t buf_room(const struct hv_buf *b)
+{
+	return (uint32_t)(b->base + b->cap - (b->data + b->len));
+}
+
+/* May this TCB keep one more buffer? When the pool has none in reserve the receive queue of the ring itself shrinks with each buffer
+ * that is kept: then one slow reader is limited to its share. */
+static inline bool may_keep(const struct hv_tcb *t, const struct hv_env *env, uint32_t cap)
+{
+	if (hv_likely(t->rx_charge <= t->rcvbuf)) {
+		if (hv_likely(env->n_free_rx != 0) || env->rx_total == 0)
+			return true;
+		return t->rx_charge < hv_max32(8, env->rx_total / 16) * cap;
+	}
+	/* Within the advertised window, so the peer is right to send it; but more than twice the buffer is never held. */
+	return t->rx_charge < 2 * t->rcvbuf && env->n_free_rx != 0;
+}
+
+/* Payload of a segment without a buffer of its own: into new buffers. All or nothing. */
+static struct hv_buf *copy_to_bufs(struct hv_env *env, const uint8_t *data, uint32_t len, uint32_t seq, struct hv_buf **last)
+{
+	struct hv_buf *head = NULL, **pp = &head, *b;
+
+	*last = NULL;
+	while (len != 0) {
+		uint32_t n;
+
+		b = env->free_rx;
+		if (b == NULL) {
+			while ((b = head) != NULL) {
+				head = b->next;
+				hv_buf_free(env, b);
+			}
+			return NULL;
+		}
+		env->free_rx = b->next;
+		env->n_free_rx--;
+		n = hv_min32(len, b->cap);
+		memcpy(b->base, data, n);
+		b->data = b->base;
+		b->len = n;
+		b->seq = seq;
+		b->next = NULL;
+		*pp = b;
+		pp = &b->next;
+		*last = b;
+		seq += n;
+		data += n;
+		len -= n;
+	}
+	return head;
+}
+
+/* Take len octets at data as the next in-order ones. */
+unsigned hv_rcv_inorder(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, const uint8_t *data, uint32_t len)
+{
+	struct hv_buf *tail = t->rx_tail, *b = seg->buf, *last;
+	bool keep;
+
+	if (tail != NULL && len <= buf_room(tail)) {
+		keep = b != NULL && len > HV_COPYBREAK && t->rx_charge < t->rcvbuf / 2 && may_keep(t, env, b->cap);
+		if (!keep) {
+			memcpy(tail->data + tail->len, data, len);
+			tail->len += len;
+			t->rcv_nxt += len;
+			t->bytes_in += len;
+			return HV_RCV_TAKEN;
+		}
+	}
+	if (b != NULL) {
+		if (hv_unlikely(!may_keep(t, env, b->cap)))
+			return HV_RCV_REFUSED;
+		b->data = b->base + (data - b->base);
+		b->len = len;
+		b->seq = t->rcv_nxt;
+		b->next = NULL;
+		last = b;
+		charge(t, b);
+	} else {
+		b = copy_to_bufs(env, data, len, t->rcv_nxt, &last);
+		if (b == NULL)
+			return HV_RCV_REFUSED;
+		for (const struct hv_buf *i = b; i != NULL; i = i->next)
+			charge(t, i);
+	}
+	if (tail != NULL)
+		tail->next = b;
+	else
+		t->rx_head = b;
+	t->rx_tail = last;
+	t->rcv_nxt += len;
+	t->bytes_in += len;
+	return seg->buf != NULL ? HV_TCP_KEPT : HV_RCV_TAKEN;
+}
+
+/* ---- SACK blocks to report (RFC 2018 section 4: the most recent first) ---- */
+static void sack_report(struct hv_tcb *t, uint32_t start, uint32_t end)
+{
+	struct hv_block out[4];
+	unsigned n = 1;
+
+	out[0].start = start;
+	out[0].end = end;
+	for (unsigned i = 0; i < t->nrsack && n < 4; i++) {
+		const struct hv_block *k = &t->rsack[i];
+
+		if (hv_seq_ge(k->start, start) && hv_seq_le(k->end, end))
+			continue; /* part of the new one: intervals are maximal, so it is all or nothing */
+		out[n++] = *k;
+	}
+	memcpy(t->rsack, out, n * sizeof out[0]);
+	t->nrsack = (uint8_t)n;
+}
+
+static void sack_trim(struct hv_tcb *t)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < t->nrsack; i++) {
+		if (hv_seq_gt(t->rsack[i].end, t->rcv_nxt))
+			t->rsack[n++] = t->rsack[i];
+	}
+	t->nrsack = (uint8_t)n;
+}
+
+static void dsack_set(struct hv_tcb *t, uint32_t start, uint32_t end)
+{
+	if ((t->tf & TF_SACK) != 0 && hv_seq_lt(start, end)) {
+		t->dsack.start = start;
+		t->dsack.end = end;
+	}
+}
+
+/* The whole interval that node b belongs to. The scan from the head is bounded by HV_OOO_MAX. */
+static void interval_of(const struct hv_tcb *t, const struct hv_buf *b, uint32_t *start, uint32_t *end)
+{
+	uint32_t s = t->ooo_head->seq, e = s;
+
+	for (const struct hv_buf *i = t->ooo_head; i != NULL; i = i->next) {
+		if (i->seq != e) {
+			if (hv_seq_gt(e, b->seq))
+				break;
+			s = i->seq;
+		}
+		e = buf_end(i);
+	}
+	*start = s;
+	*end = e;
+}
+
+/* Report the interval around the new octets [s, e). Growing at its right edge, the usual case, is answered from the blocks. */
+static void report_around(struct hv_tcb *t, const struct hv_buf *prev, const struct hv_buf *b, const struct hv_buf *next, uint32_t s, uint32_t e)
+{
+	if (next == NULL || next->seq != e) {
+		if (prev == NULL || buf_end(prev) != s) {
+			sack_report(t, s, e);
+			return;
+		}
+		for (unsigned i = 0; i < t->nrsack; i++) {
+			if (t->rsack[i].end == s) {
+				sack_report(t, t->rsack[i].start, e);
+				return;
+			}
+		}
+	}
+	interval_of(t, b, &s, &e);
+	sack_report(t, s, e);
+}
+
+/* Octets behind a hole. */
+static unsigned rcv_ooo(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, const uint8_t *data, uint32_t s, uint32_t len)
+{
+	struct hv_buf *prev = NULL, **pp, *next, *b, *last;
+	uint32_t e = s + len, is, ie;
+
+	t->cnt->ooo_in++;
+	if (t->ooo_tail != NULL && hv_seq_ge(s, t->ooo_tail->seq)) {
+		prev = t->ooo_tail;
+	} else {
+		for (b = t->ooo_head; b != NULL && hv_seq_le(b->seq, s); b = b->next)
+			prev = b;
+	}
+	if (prev != NULL && hv_seq_gt(buf_end(prev), s)) {
+		uint32_t pe = buf_end(prev);
+
+		if (hv_seq_ge(pe, e)) {
+			dsack_set(t, s, e);
+			interval_of(t, prev, &is, &ie);
+			sack_report(t, is, ie);
+			return HV_TCP_DROP;
+		}
+		dsack_set(t, s, pe);
+		data += pe - s;
+		s = pe;
+	}
+	pp = prev != NULL ? &prev->next : &t->ooo_head;
+	while ((next = *pp) != NULL && hv_seq_lt(next->seq, e)) {
+		if (hv_seq_gt(buf_end(next), e)) {
+			dsack_set(t, next->seq, e);
+			e = next->seq;
+			break;
+		}
+		dsack_set(t, next->seq, buf_end(next)); /* wholly inside the new one */
+		*pp = next->next;
+		if (t->ooo_tail == next)
+			t->ooo_tail = prev;
+		t->ooo_n--;
+		uncharge(t, env, next);
+	}
+	len = e - s;
+	if (len == 0) { /* the front was a duplicate of prev and the rest of next */
+		interval_of(t, prev != NULL ? prev : next, &is, &ie);
+		sack_report(t, is, ie);
+		return HV_TCP_DROP;
+	}
+	if (prev != NULL && buf_end(prev) == s && len <= HV_COPYBREAK && len <= buf_room(prev)) {
+		memcpy(prev->data + prev->len, data, len);
+		prev->len += len;
+		if (next != NULL && next->seq == e) {
+			interval_of(t, prev, &is, &ie);
+			sack_report(t, is, ie);
+			return HV_RCV_TAKEN;
+		}
+		for (unsigned i = 0; i < t->nrsack; i++) {
+			if (t->rsack[i].end == s) {
+				sack_report(t, t->rsack[i].start, e);
+				return HV_RCV_TAKEN;
+			}
+		}
+		interval_of(t, prev, &is, &ie);
+		sack_report(t, is, ie);
+		return HV_RCV_TAKEN;
+	}
+	b = seg->buf;
+	if (t->ooo_n >= HV_OOO_MAX || t->rx_charge >= t->rcvbuf)
+		return HV_TCP_DROP; /* it was never acknowledged nor reported: the peer sends it again */
+	if (b != NULL) {
+		if (!may_keep(t, env, b->cap))
+			return HV_TCP_DROP;
+		b->data = b->base + (data - b->base);
+		b->len = len;
+		b->seq = s;
+		last = b;
+	} else {
+		b = copy_to_bufs(env, data, len, s, &last);
+		if (b == NULL)
+			return HV_TCP_DROP;
+	}
+	last->next = *pp;
+	*pp = b;
+	if (last->next == NULL)
+		t->ooo_tail = last;
+	for (next = b;; next = next->next) {
+		charge(t, next);
+		t->ooo_n++;
+		if (next == last)
+			break;
+	}
+	report_around(t, prev, b, last->next, s, e);
+	return seg->buf != NULL ? HV_TCP_KEPT : HV_RCV_TAKEN;
+}
+
+void hv_rcv_pull(struct hv_tcb *t, struct hv_env *env)
+{
+	struct hv_buf *b;
+
+	while ((b = t->ooo_head) != NULL && hv_seq_le(b->seq, t->rcv_nxt)) {
+		uint32_t dup = t->rcv_nxt - b->seq;
+
+		t->ooo_head = b->next;
+		if (t->ooo_head == NULL)
+			t->ooo_tail = NULL;
+		t->ooo_n--;
+		if (dup >= b->len) {
+			uncharge(t, env, b);
+			continue;
+		}
+		b->data += dup;
+		b->len -= dup;
+		b->seq = t->rcv_nxt;
+		b->next = NULL;
+		t->rcv_nxt += b->len;
+		t->bytes_in += b->len;
+		if (t->rx_tail != NULL && b->len <= HV_COPYBREAK && b->len <= buf_room(t->rx_tail)) {
+			memcpy(t->rx_tail->data + t->rx_tail->len, b->data, b->len);
+			t->rx_tail->len += b->len;
+			uncharge(t, env, b);
+			continue;
+		}
+		if (t->rx_tail != NULL)
+			t->rx_tail->next = b;
+		else
+			t->rx_head = b;
+		t->rx_tail = b;
+	}
+	if (t->nrsack != 0)
+		sack_trim(t);
+}
+
+/* The text of any acceptable segment, off the fast path. Returns READABLE, KEPT, DROP; sets TF_ACK_NOW where RFC 5681 4.2 asks for an
+ * immediate ACK. */
+unsigned hv_rcv_data(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now)
+{
+	const uint8_t *data = seg->data;
+	uint32_t s = seg->seq, len = seg->len, cut;
+	unsigned act;
+
+	(void)now;
+	if (hv_seq_lt(s, t->rcv_nxt)) {
+		cut = hv_min32(t->rcv_nxt - s, len);
+		dsack_set(t, s, s + cut);
+		t->tf |= TF_ACK_NOW;
+		if (cut == len)
+			return HV_TCP_DROP;
+		s += cut;
+		data += cut;
+		len -= cut;
+	}
+	if (hv_seq_gt(s + len, t->rcv_edge)) {
+		t->tf |= TF_ACK_NOW;
+		if (hv_seq_ge(s, t->rcv_edge))
+			return HV_TCP_DROP;
+		len = t->rcv_edge - s;
+	}
+	if (s != t->rcv_nxt) {
+		t->tf |= TF_ACK_NOW;
+		return rcv_ooo(t, env, seg, data, s, len);
+	}
+	act = hv_rcv_inorder(t, env, seg, data, len);
+	if ((act & HV_TCP_DROP) != 0)
+		return act;
+	if (t->ooo_head != NULL) {
+		t->tf |= TF_ACK_NOW;
+		hv_rcv_pull(t, env);
+	}
+	return act | HV_TCP_READABLE;
+}
+
+uint32_t hv_rcv_window(const struct hv_tcb *t)
+{
+	uint32_t free = t->rx_charge < t->rcvbuf ? t->rcvbuf - t->rx_charge : 0, win, edge;
+
+	/* Headers and the unused part of a slot cost room too, here as in the kernel, which must be able to take all of it back. */
+	win = hv_min32(free / 2 + free / 8, t->rwnd_lim);
+	edge = t->rcv_nxt + win;
+	/* RFC 9293 3.8.6.2.2: move the edge only by something worth while. */
+	if (hv_seq_diff(edge, t->rcv_edge) < (int32_t)hv_min32(t->rcv_mss, t->rwnd_lim / 2 + 1))
+		edge = t->rcv_edge;
+	return edge;
+}
+
+uint32_t hv_tcp_readable(const struct hv_tcb *t)
+{
+	return t->rcv_nxt - t->rcv_copied;
+}
+
+static uint32_t read_peek(const struct hv_tcb *t, uint8_t *dst, uint32_t n)
+{
+	uint32_t got = 0, k;
+
+	if (dst == NULL)
+		return n;
+	if (t->aux_len != 0) {
+		k = hv_min32(n, t->aux_len);
+		memcpy(dst, t->aux, k);
+		got = k;
+	}
+	for (const struct hv_buf *b = t->rx_head; b != NULL && got < n; b = b->next) {
+		k = hv_min32(n - got, b->len);
+		memcpy(dst + got, b->data, k);
+		got += k;
+	}
+	return got;
+}
+
+uint32_t hv_tcp_read(struct hv_tcb *t, struct hv_env *env, void *dst, uint32_t len, bool peek, unsigned *act, uint64_t now)
+{
+	uint32_t n = hv_min32(len, t->rcv_nxt - t->rcv_copied), left = n, k, cur, can;
+	uint8_t *d = dst;
+	struct hv_buf *b;
+
+	(void)now;
+	if (peek)
+		return read_peek(t, d, n);
+	if (n == 0)
+		return 0;
+	if (hv_unlikely(t->aux_len != 0)) {
+		k = hv_min32(left, t->aux_len);
+		if (d != NULL) {
+			memcpy(d, t->aux, k);
+			d += k;
+		}
+		t->aux += k;
+		t->aux_len -= k;
+		t->rx_charge -= k;
+		left -= k;
+	}
+	while (left != 0) {
+		b = t->rx_head;
+		k = hv_min32(left, b->len);
+		if (d != NULL) {
+			memcpy(d, b->data, k);
+			d += k;
+		}
+		left -= k;
+		if (k == b->len) {
+			t->rx_head = b->next;
+			if (t->rx_head == NULL)
+				t->rx_tail = NULL;
+			uncharge(t, env, b);
+		} else {
+			b->data += k;
+			b->len -= k;
+			b->seq += k;
+		}
+	}
+	t->rcv_copied += n;
+	/* A window update is due when what may be advertised is at least twice what the peer has left, and that is little
+	 * (the kernel's rule in tcp_cleanup_rbuf()). */
+	cur = hv_seq_gt(t->rcv_edge, t->rcv_nxt) ? t->rcv_edge - t->rcv_nxt : 0;
+	if (2 * cur <= t->rwnd_lim) {
+		can = hv_rcv_window(t) - t->rcv_nxt;
+		if (can >= 2 * cur && can != cur) {
+			t->tf |= TF_ACK_NOW;
+			*act |= HV_TCP_OUT;
+		}
+	}
+	if ((t->tf & TF_ACK_PEND) != 0 && t->rcv_nxt - t->last_ack > t->rcv_mss) {
+		t->tf |= TF_ACK_NOW;
+		*act |= HV_TCP_OUT;
+	}
+	return n;
+}
+
+void hv_rcv_release(struct hv_tcb *t, struct hv_env *env)
+{
+	struct hv_buf *b;
+
+	while ((b = t->rx_head) != NULL) {
+		t->rx_head = b->next;
+		uncharge(t, env, b);
+	}
+	while ((b = t->ooo_head) != NULL) {
+		t->ooo_head = b->next;
+		uncharge(t, env, b);
+	}
+	t->rx_tail = t->ooo_tail = NULL;
+	t->ooo_n = 0;
+	t->nrsack = 0;
+	t->rx_charge -= t->aux_len;
+	t->aux_len = 0;
+}

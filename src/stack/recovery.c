@@ -1,0 +1,271 @@
+/*
+ * recovery.c - loss detection and what follows from it: RACK (RFC 8985), fast recovery with PRR (RFC 9937), the RTO's
+ * consequences, and undoing them when they were wrong (Eifel by timestamps, RFC 3522/4015; D-SACK, RFC 3708).
+ *
+ * Owns ca, recover, prr_*, rack_*, undo_*. Timers are set by the callers (ack.c, timer.c). Ring lock.
+ */
+#include "stack/cc.h"
+
+/* ---- RACK ---- */
+void hv_rack_delivered(struct hv_tcb *t, const struct hv_xrec *r, const struct hv_seg *seg, uint64_t now)
+{
+	uint32_t rtt = (uint32_t)now - r->xmit_us;
+
+	if ((r->flags & XRF_EVER) != 0) {
+		/* which of its transmissions arrived? RFC 8985 6.2 step 2 */
+		if ((t->tf & TF_TS) != 0 && seg->has_ts && seg->tsecr != 0 && hv_seq_lt(seg->tsecr, hv_tsval(t, now - rtt)))
+			return;
+		if (rtt < hv_min_rtt(t))
+			return;
+	}
+	if ((t->tf & TF_RACK_VALID) != 0 &&
+	    (hv_seq_lt(r->xmit_us, t->rack_xmit_us) || (r->xmit_us == t->rack_xmit_us && hv_seq_le(r->end, t->rack_end))))
+		return;
+	t->tf |= TF_RACK_VALID;
+	t->rack_xmit_us = r->xmit_us;
+	t->rack_end = r->end;
+	t->rack_rtt = rtt;
+}
+
+static uint32_t reo_wnd(const struct hv_tcb *t)
+{
+	uint32_t w;
+
+	if ((t->tf & TF_RACK_REO) == 0 && (t->ca >= HV_CA_RECOVERY || t->sacked_out >= HV_DUPTHRESH * t->mss))
+		return 0;
+	w = hv_max32(hv_min_rtt(t) / 4u, 1) * t->rack_mult;
+	return hv_min32(w, t->srtt8 >> 3);
+}
+
+uint32_t hv_rack_detect(struct hv_tcb *t, struct hv_ackinfo *ai, uint64_t now)
+{
+	uint32_t reo, timeout = 0;
+
+	if ((t->tf & (TF_RACK_VALID | TF_SACK)) != (TF_RACK_VALID | TF_SACK))
+		return 0;
+	reo = reo_wnd(t);
+	for (uint32_t i = 0; i < t->rec_n; i++) {
+		struct hv_xrec *r = hv_rec(t, i);
+		int32_t left;
+
+		if (r->st == XR_SACKED || r->st == XR_LOST)
+			continue;
+		if (hv_seq_gt(r->xmit_us, t->rack_xmit_us) || (r->xmit_us == t->rack_xmit_us && hv_seq_ge(r->end, t->rack_end)))
+			continue; /* sent after what was delivered last */
+		left = hv_seq_diff(r->xmit_us + t->rack_rtt + reo, (uint32_t)now);
+		if (left <= 0) {
+			hv_rec_set(t, r, XR_LOST);
+			ai->newly_lost += r->end - r->seq;
+		} else {
+			timeout = hv_max32(timeout, (uint32_t)left);
+		}
+	}
+	return timeout;
+}
+
+/* ---- reductions ---- */
+static void save_undo(struct hv_tcb *t)
+{
+	t->tf = (t->tf & ~TF_UNDO_RX) | TF_UNDO;
+	t->undo_cwnd = t->cwnd;
+	t->undo_ssthresh = t->ssthresh;
+	t->undo_una = t->snd_una;
+	t->undo_rexmit = 0;
+}
+
+void hv_enter_recovery(struct hv_tcb *t, uint64_t now)
+{
+	(void)now;
+	save_undo(t);
+	t->ssthresh = hv_cc_ssthresh(t);
+	t->recover = t->snd_nxt;
+	t->recover_fs = hv_max32(hv_flight(t), t->mss);
+	t->prr_delivered = t->prr_out = 0;
+	t->ca = HV_CA_RECOVERY;
+	t->tf &= ~TF_TLP_OUT;
+	t->cnt->fast_rexmit++;
+	if ((t->tf & TF_ECN) != 0)
+		t->tf |= TF_CWR;
+}
+
+void hv_enter_loss(struct hv_tcb *t, uint64_t now)
+{
+	bool reneged;
+
+	(void)now;
+	hv_rec_materialize(t);
+	/* what is at SND.UNA and SACKed should have been acknowledged: the receiver has dropped it (RFC 2018 section 8) */
+	reneged = t->rec_n != 0 && hv_rec(t, 0)->st == XR_SACKED;
+	if (t->ca < HV_CA_RECOVERY || (t->ca == HV_CA_LOSS && t->nrtx == 0) || hv_seq_ge(t->snd_una, t->recover)) {
+		save_undo(t);
+		t->ssthresh = hv_cc_ssthresh(t);
+		if ((t->tf & TF_RENO) == 0)
+			hv_cubic_rto(t);
+	}
+	t->cwnd = t->mss;
+	t->recover = t->snd_nxt;
+	t->ca = HV_CA_LOSS;
+	t->dupacks = 0;
+	t->reno_sacked = 0;
+	t->tf &= ~(TF_TLP_OUT | TF_TLP | TF_HEAD);
+	if ((t->tf & TF_ECN) != 0)
+		t->tf |= TF_CWR;
+	hv_rec_mark_all_lost(t, reneged);
+}
+
+/* ECN echo, or a loss that a probe has repaired: one reduction per window, nothing to retransmit. */
+void hv_enter_cwr(struct hv_tcb *t, uint64_t now)
+{
+	(void)now;
+	if (t->ca >= HV_CA_RECOVERY || hv_seq_lt(t->snd_una, t->cwr_end))
+		return;
+	t->ssthresh = hv_cc_ssthresh(t);
+	t->cwnd = hv_min32(t->cwnd, t->ssthresh);
+	t->cwr_end = t->snd_nxt;
+	if ((t->tf & TF_ECN) != 0)
+		t->tf |= TF_CWR;
+}
+
+static void undo(struct hv_tcb *t)
+{
+	for (uint32_t i = 0; i < t->rec_n; i++) {
+		if (hv_rec(t, i)->st == XR_LOST)
+			hv_rec_set(t, hv_rec(t, i), XR_PLAIN);
+	}
+	t->cwnd = hv_max32(t->cwnd, t->undo_cwnd);
+	t->ssthresh = hv_max32(t->ssthresh, t->undo_ssthresh);
+	t->ca = t->sacked_out != 0 ? HV_CA_DISORDER : HV_CA_OPEN;
+	t->backoff = 0;
+	t->dupacks = 0;
+	t->reno_sacked = 0;
+	t->tf &= ~(TF_UNDO | TF_UNDO_RX | TF_CWR);
+}
+
+static bool spurious(const struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai)
+{
+	if ((t->tf & (TF_UNDO | TF_UNDO_RX)) != (TF_UNDO | TF_UNDO_RX))
+		return false;
+	/* Eifel: the ACK for what was retransmitted echoes a stamp older than the retransmission */
+	if (ai->acked != 0 && t->ca >= HV_CA_RECOVERY && (t->tf & TF_TS) != 0 && seg->has_ts && seg->tsecr != 0 &&
+	    hv_seq_lt(seg->tsecr, t->undo_tsval) && hv_seq_gt(seg->ack, t->undo_una))
+		return true;
+	/* every retransmission has been reported as a duplicate */
+	return ai->dsack && t->undo_rexmit == 0;
+}
+
+/* RFC 9937, in octets. Called for each ACK in fast recovery, after marking. */
+void hv_prr(struct hv_tcb *t, const struct hv_ackinfo *ai)
+{
+	uint32_t pipe = hv_pipe(t);
+	int64_t sndcnt;
+
+	t->prr_delivered += ai->delivered;
+	if (pipe > t->ssthresh) {
+		sndcnt = (int64_t)(((uint64_t)t->prr_delivered * t->ssthresh + t->recover_fs - 1) / t->recover_fs) - t->prr_out;
+	} else {
+		int64_t limit = (int64_t)t->prr_delivered - t->prr_out;
+
+		if (limit < (int64_t)ai->delivered)
+			limit = ai->delivered;
+		if (ai->acked != 0 && ai->newly_lost == 0)
+			limit += t->mss; /* a good ACK: slow start towards ssthresh */
+		sndcnt = (int64_t)t->ssthresh - pipe;
+		if (sndcnt > limit)
+			sndcnt = limit;
+	}
+	if (sndcnt < (int64_t)t->mss && t->prr_out == 0)
+		sndcnt = t->mss; /* the fast retransmit itself */
+	if (sndcnt < 0)
+		sndcnt = 0;
+	t->cwnd = hv_max32(pipe + (uint32_t)sndcnt, t->mss);
+}
+
+/* Without SACK: the segment at SND.UNA (RFC 6582). */
+static void mark_head_lost(struct hv_tcb *t, struct hv_env *env, struct hv_ackinfo *ai)
+{
+	struct hv_xrec *r;
+
+	hv_rec_materialize(t);
+	if (t->rec_n == 0 || hv_rec(t, 0)->st == XR_LOST)
+		return;
+	hv_rec_split(t, env, 0, t->snd_una + t->mss);
+	r = hv_rec(t, 0);
+	hv_rec_set(t, r, XR_LOST);
+	ai->newly_lost += r->end - r->seq;
+	if (t->reno_sacked > hv_flight(t) - t->lost_out)
+		t->reno_sacked = hv_flight(t) - t->lost_out;
+}
+
+/* A tail loss probe was outstanding (RFC 8985 7.4). */
+static void tlp_ack(struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai, uint64_t now)
+{
+	if (hv_seq_lt(seg->ack, t->tlp_end))
+		return;
+	if ((t->tf & TF_TLP_REXMIT) == 0) {
+		t->tf &= ~TF_TLP_OUT;
+	} else if (ai->dsack_tlp) {
+		/* it had arrived: the peer just sat on the ACK. Be more patient with a single segment. */
+		t->tf &= ~TF_TLP_OUT;
+		t->peer_delack_us = hv_min32(t->peer_delack_us * 4, HV_RTO_MIN);
+	} else if (hv_seq_gt(seg->ack, t->tlp_end)) {
+		t->tf &= ~TF_TLP_OUT;
+		hv_enter_cwr(t, now);
+	} else if (ai->dup) {
+		t->tf &= ~TF_TLP_OUT; /* both copies arrived */
+	}
+}
+
+static void rack_dsack(struct hv_tcb *t, const struct hv_ackinfo *ai)
+{
+	if (!ai->dsack || hv_seq_lt(t->snd_una, t->rack_round_end))
+		return;
+	t->rack_round_end = t->snd_nxt;
+	t->rack_mult = hv_min32(t->rack_mult + 1, 32);
+	t->rack_persist = 16;
+}
+
+static void exit_recovery(struct hv_tcb *t)
+{
+	if (t->ca == HV_CA_RECOVERY)
+		t->cwnd = t->ssthresh;
+	t->ca = t->sacked_out != 0 ? HV_CA_DISORDER : HV_CA_OPEN;
+	t->dupacks = 0;
+	t->reno_sacked = 0;
+	t->cwr_end = t->snd_nxt;
+	if (t->rack_persist != 0 && --t->rack_persist == 0)
+		t->rack_mult = 1;
+}
+
+/* SND.UNA and the scoreboard are up to date: what does this ACK tell? */
+uint32_t hv_recovery_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, struct hv_ackinfo *ai, uint64_t now)
+{
+	bool sack = (t->tf & TF_SACK) != 0;
+	uint32_t reo = 0;
+
+	rack_dsack(t, ai);
+	if (spurious(t, seg, ai))
+		undo(t);
+	if ((t->tf & TF_TLP_OUT) != 0)
+		tlp_ack(t, seg, ai, now);
+	if (t->ca >= HV_CA_RECOVERY && hv_seq_ge(t->snd_una, t->recover))
+		exit_recovery(t);
+	if (sack) {
+		reo = hv_rack_detect(t, ai, now);
+	} else if (t->ca == HV_CA_RECOVERY) {
+		if (ai->acked != 0)
+			mark_head_lost(t, env, ai); /* partial ACK */
+	} else if (t->ca != HV_CA_LOSS && t->dupacks >= HV_DUPTHRESH) {
+		mark_head_lost(t, env, ai);
+	}
+	if (t->ca < HV_CA_RECOVERY) {
+		if (t->lost_out != 0)
+			hv_enter_recovery(t, now);
+		else
+			t->ca = t->sacked_out != 0 || t->dupacks != 0 ? HV_CA_DISORDER : HV_CA_OPEN;
+	}
+	if (t->ca == HV_CA_RECOVERY)
+		hv_prr(t, ai);
+	else if ((t->tf & TF_UNDO) != 0 && t->ca == HV_CA_OPEN && hv_seq_gt(t->snd_una, t->cwr_end))
+		t->tf &= ~(TF_UNDO | TF_UNDO_RX);
+	return reo;
+}

@@ -1,0 +1,54 @@
+/*
+ * rtt.c - round-trip time and retransmission timeout (RFC 6298), in microseconds.
+ *
+ * Owns srtt8, rttvar4, min_rtt. Samples come from transmit records (never from retransmitted ones, Karn): a millisecond timestamp says
+ * nothing about a network of 30 us. Called by ack.c under the ring's lock.
+ */
+#include "stack/tcb.h"
+
+#define MIN_RTT_WINDOW_US (300ull * 1000000) /* as net.ipv4.tcp_min_rtt_wlen */
+
+/* Minimum of the current and the previous half window, so that a route change is noticed. */
+void hv_rtt_min(struct hv_tcb *t, uint32_t us, uint64_t now)
+{
+	if (us == 0)
+		us = 1;
+	if (now - t->min_rtt_at > MIN_RTT_WINDOW_US / 2) {
+		t->min_rtt_prev = t->min_rtt;
+		t->min_rtt = us;
+		t->min_rtt_at = now;
+	} else if (us < t->min_rtt || t->min_rtt == 0) {
+		t->min_rtt = us;
+	}
+}
+
+void hv_rtt_sample(struct hv_tcb *t, uint32_t us, uint64_t now)
+{
+	int32_t err;
+
+	if (us == 0)
+		us = 1;
+	if (us > HV_RTO_MAX)
+		us = HV_RTO_MAX;
+	if (t->srtt8 == 0) {
+		t->srtt8 = us << 3;
+		t->rttvar4 = us << 1;
+	} else {
+		err = (int32_t)us - (int32_t)(t->srtt8 >> 3);
+		t->srtt8 += (uint32_t)err;
+		if (err < 0)
+			err = -err;
+		t->rttvar4 += (uint32_t)err - (t->rttvar4 >> 2);
+		if (t->srtt8 == 0)
+			t->srtt8 = 1;
+	}
+	if (us < t->min_rtt || t->min_rtt == 0 || now - t->min_rtt_at > MIN_RTT_WINDOW_US / 2)
+		hv_rtt_min(t, us, now);
+}
+
+uint64_t hv_rto_backed(const struct hv_tcb *t)
+{
+	uint64_t r = (uint64_t)hv_rto(t) << hv_min32(t->backoff, 16);
+
+	return hv_min64(r, HV_RTO_MAX);
+}
