@@ -91,6 +91,18 @@ cycles() {
 	done
 }
 
+# A stream towards WHERE while its DEV is watched. softvf takes frames as they are: none may be incomplete or longer than the MTU.
+frames() { # WHERE DEV ADDRESS OTHER
+	local pids=()
+	L exec "$1" python3 "$here/lab_traffic.py" frames "$2" 5003 2000 >"$tmp/frames" 2>&1 & pids+=($!)
+	L exec "$1" python3 "$here/lab_traffic.py" tcp-recv 5003 >"$tmp/recv" 2>&1 & pids+=($!)
+	wait_ready "$tmp/frames" && wait_ready "$tmp/recv" || return 1
+	L exec "$4" python3 "$here/lab_traffic.py" tcp-send "$3" 5003 < <(while kill -0 "${pids[0]}" 2>/dev/null; do sleep 0.05; done) >"$tmp/send" 2>&1
+	wait "${pids[@]}"
+	cat "$tmp/frames"
+	grep -q '^seen 2000 bad 0 longest 15[0-9][0-9]$' "$tmp/frames"
+}
+
 refused() { # TEXT ARGUMENTS...: one line, exit status 2
 	local text=$1
 	shift
@@ -147,6 +159,8 @@ for mode in master tc; do
 	ok "the VF idled" [ "$(stat hvf rx_packets)" = "$vf" ]
 	ok "switch vf" L switch vf
 
+	ok "frames are complete at the VF" frames vm vf0 10.77.0.2 peer
+	ok "frames are complete at the peer" frames peer eth0 10.77.0.1 vm
 	ok "five removals and returns under traffic" traffic cycles
 	for p in vm peer; do
 		ok "every datagram to $p arrived once" udp_all $p

@@ -5,6 +5,7 @@ udp-recv PORT               count numbered datagrams until the sender's last one
 udp-send ADDR PORT RATE     numbered datagrams at RATE a second, then a last one that says how many there were
 tcp-recv PORT               take one connection; print octets and SHA-256 of what arrived
 tcp-send ADDR PORT          send pseudo-random octets; print octets and SHA-256
+frames DEV PORT COUNT       of that many IPv4 frames to PORT that DEV receives: how many have a wrong checksum, how long the longest is
 
 Receivers print READY when they listen, senders when traffic flows; senders stop when their standard input ends, or after a minute.
 """
@@ -122,6 +123,39 @@ def tcp_send(addr, port):
     print(n, h.hexdigest())
 
 
+def checksum_good(ip, l4):
+    pseudo = ip[12:20] + bytes([0, ip[9]]) + struct.pack('>H', len(l4))
+    data = pseudo + l4 + bytes(len(l4) % 2)
+    total = sum(struct.unpack('>%dH' % (len(data) // 2), data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return total == 0xffff
+
+
+def frames(dev, port, count):
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+    s.bind((dev, 0))
+    s.settimeout(20)
+    print('READY', flush=True)
+    seen = bad = longest = 0
+    try:
+        while seen < count:
+            f, where = s.recvfrom(70000)
+            if where[2] == socket.PACKET_OUTGOING or f[12:14] != b'\x08\x00' or f[23] not in (6, 17):
+                continue
+            ip = f[14:14 + struct.unpack_from('>H', f, 16)[0]]
+            l4 = ip[(ip[0] & 15) * 4:]
+            if struct.unpack_from('>H', l4, 2)[0] != port:
+                continue
+            seen += 1
+            bad += not checksum_good(ip, l4)
+            longest = max(longest, len(f))
+    except socket.timeout:
+        pass
+    print('seen %d bad %d longest %d' % (seen, bad, longest))
+
+
 def main():
     what, args = sys.argv[1], sys.argv[2:]
     if what == 'udp-recv':
@@ -132,6 +166,8 @@ def main():
         tcp_recv(int(args[0]))
     elif what == 'tcp-send':
         tcp_send(args[0], int(args[1]))
+    elif what == 'frames':
+        frames(args[0], int(args[1]), int(args[2]))
     else:
         sys.exit(__doc__)
 
