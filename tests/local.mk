@@ -4,4 +4,4 @@ include tests/unit/base.mk
 include tests/lab/local.mk
 include tests/unit/vf.mk
 
-EXTRA_DIST += tests/run tests/doc tests/lab tools/deps.sh .ci/run
+EXTRA_DIST += tests/run tests/README.md tests/doc tests/lab tools/deps.sh .ci/run
