@@ -151,13 +151,21 @@ static bool quiet(const struct hv_park *pk)
 }
 
 /* Room for what must be put in, and for the window that was promised to the peer. Sizes are doubled by the kernel, half of it is overhead. */
-static int buffers(struct hv_park *pk, uint64_t rcv, uint64_t snd)
+static int buffers(struct hv_park *pk, uint64_t rcv, uint64_t wnd, uint64_t snd)
 {
 	int fd = pk->fd, lock = -1;
 	int rb = hv_sys_getint(fd, SOL_SOCKET, SO_RCVBUF), sb = hv_sys_getint(fd, SOL_SOCKET, SO_SNDBUF);
 
 	if (rcv > 1u << 29 || snd > 1u << 29)
 		return -EMSGSIZE;
+	/* What the kernel had promised itself it can hold; beyond that it would grow by itself to the sysctl, so never further for a window's sake (a bigger
+	 * buffer makes for a bigger window, which would ask for a bigger buffer the next time). */
+	if (rcv + wnd <= pk->rcv_held)
+		rcv = 0;
+	else if (rcv + wnd <= hv_g.rmem_max / 2)
+		rcv += wnd;
+	else if (rcv < hv_g.rmem_max / 2)
+		rcv = hv_g.rmem_max / 2;
 	bool grow_r = rb >= 0 && (uint64_t)rb < 2 * rcv, grow_s = sb >= 0 && (uint64_t)sb < snd + snd / 2 + 65536;
 	if (!grow_r && !grow_s)
 		return 0;
@@ -299,17 +307,26 @@ static void sndbuf_back(int fd, int was)
 	hv_sys_setint(fd, SOL_SOCKET, SO_BUF_LOCK, lock);
 }
 
+/* How much of the send queue has left, whoever sent it. */
+static uint32_t sent_len(const struct hv_park *pk, const struct hv_tcp_image *img)
+{
+	uint32_t sent = img->snd_nxt - img->snd_una, kernel = pk->sent_nxt - img->snd_una;
+
+	return hv_seq_lt(img->snd_nxt, pk->sent_nxt) && kernel <= img->snd_len ? kernel : sent;
+}
+
 static int restore(struct hv_park *pk, const struct hv_tcp_image *img, uint32_t ts)
 {
-	uint32_t sent = img->snd_nxt - img->snd_una, edge = img->rcv_wup + img->rcv_wnd;
+	uint32_t sent, edge = img->rcv_wup + img->rcv_wnd;
 	uint64_t wnd = hv_seq_lt(img->rcv_nxt, edge) ? edge - img->rcv_nxt : 0;
 	int r = hv_rehash(pk, img->snd_una, img->rcv_nxt - img->rcv_len);
 
 	if (r < 0)
 		return r;
+	sent = sent_len(pk, img); /* known only now */
 	r = options_set(pk, img, ts);
 	if (r == 0)
-		r = hv_step(pk, "buffers", buffers(pk, img->rcv_len + wnd, img->snd_len));
+		r = hv_step(pk, "buffers", buffers(pk, img->rcv_len, wnd, img->snd_len));
 	if (r == 0 && img->rcv_len != 0)
 		r = fill(pk, TCP_RECV_QUEUE, img->rcv, img->rcv_len);
 	if (r == 0 && sent != 0)
@@ -331,10 +348,10 @@ static int restore(struct hv_park *pk, const struct hv_tcp_image *img, uint32_t 
 
 int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost)
 {
-	uint32_t sent = img->snd_nxt - img->snd_una, end = 0, ts;
+	uint32_t sent, end = 0, ts;
 	int fd = pk->fd, r;
 
-	if (!pk->parked || sent > img->snd_len || img->snd_end - img->snd_una != img->snd_len)
+	if (!pk->parked || img->snd_nxt - img->snd_una > img->snd_len || img->snd_end - img->snd_una != img->snd_len)
 		return -EINVAL;
 	if (!quiet(pk))
 		hv_barrier();
@@ -355,6 +372,7 @@ int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost)
 	if (r < 0)
 		goto fail;
 
+	sent = sent_len(pk, img);
 	hv_drop_detach(fd);
 	hv_sys_setint(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF); /* with a window probe: its answer tells which ACKs we missed */
 	pk->parked = pk->settled = false;
@@ -369,7 +387,7 @@ int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost)
 	if (img->snd_len != sent)
 		send_tail(pk, img->snd + sent, img->snd_len - sent);
 	sndbuf_back(fd, sndbuf);
-	if (lost && sent != 0)
+	if (lost && img->snd_nxt != img->snd_una)
 		hv_resend(pk, img, ts);
 	/* The peer will not repeat what the kernel took from it while we held the connection. */
 	if (pk->late_fin && pk->fin_seq == img->rcv_nxt)

@@ -50,6 +50,8 @@ struct hv_park {
 	uint32_t copied_seq;    /* front of the kernel's receive queue: what is before rcv_nxt there, we have too */
 	uint32_t ooo_base;      /* tcpi_rcv_ooopack when the out-of-order queue was last known to be empty */
 	uint32_t fin_seq;       /* of a FIN that the kernel took after the freeze */
+	uint32_t sent_nxt;      /* the kernel may have sent up to here before its queue was purged: the peer may acknowledge that much */
+	uint32_t rcv_held;      /* unread octets and window that the kernel itself had promised at the freeze */
 	uint64_t unhashed_us;   /* when the last disconnect happened: the guard key must outlive it by a grace period */
 	int guard_sock;         /* socket guard left standing by a failed rehash: fd + 1, 0 none */
 	int guard_if, bound_if; /* the device it watches; SO_BINDTODEVICE of the program */

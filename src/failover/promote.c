@@ -446,6 +446,8 @@ enum hv_move_why hv_promote(int fd, struct hv_park *pk, struct hv_tcp_image *img
 	pk->copied_seq = img->rcv_nxt - img->rcv_len;
 	pk->write_seq = img->snd_end;
 	pk->snd_una = img->snd_una;
+	pk->sent_nxt = img->snd_nxt;
+	pk->rcv_held = img->rcv_len + (img->rcv_wup + img->rcv_wnd - img->rcv_nxt);
 	pk->had_outq = img->snd_len != 0;
 	pk->parked = true;
 	pk->moves++;

@@ -10,6 +10,7 @@
  * Called by handoff.c for one parked socket; the engine serialises.
  */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 
 #include "base/sys.h"
@@ -212,11 +213,36 @@ static int rehash_under_socket(struct hv_park *pk, uint32_t snd, uint32_t rcv)
 	return 0;
 }
 
+/*
+ * Pacing and probe timers go on sending the parked socket's queue. If the socket came back with less marked as sent than has left, an acknowledgement of
+ * the rest would be one of "data never sent", dropped for ever. With the send queue selected nothing more leaves, and the counter is final.
+ */
+static int sent_save(struct hv_park *pk)
+{
+	int unsent = 0, r = hv_repair_queue(pk->fd, TCP_SEND_QUEUE);
+
+	if (r == 0)
+		r = hv_sys_ioctl(pk->fd, SIOCOUTQNSD, &unsent);
+	if (r < 0)
+		return hv_step(pk, "read snd_nxt", r);
+	uint32_t nxt = pk->write_seq - (uint32_t)unsent;
+	if (hv_seq_lt(pk->sent_nxt, nxt))
+		pk->sent_nxt = nxt;
+	return 0;
+}
+
 int hv_rehash(struct hv_park *pk, uint32_t snd, uint32_t rcv)
 {
 	int r;
 
 	options_save(pk);
+	if (pk->had_outq && !pk->unhashed) {
+		r = sent_save(pk);
+		if (r < 0) {
+			hv_repair_queue(pk->fd, TCP_NO_QUEUE);
+			return r;
+		}
+	}
 	if (hv_g.kind == HV_GUARD_SOCKET) {
 		r = rehash_under_socket(pk, snd, rcv);
 	} else {
