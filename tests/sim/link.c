@@ -1,0 +1,69 @@
+/*
+ * link.c - the network: rate, queue, delay, jitter, loss (independent and in bursts), reordering, duplication, corruption,
+ * ACK thinning and blackouts.
+ */
+#include "sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool dark(const struct world *w, uint64_t t)
+{
+	for (uint32_t i = 0; i < w->n_dark; i++)
+		if (t >= w->dark_from[i] && t < w->dark_to[i])
+			return true;
+	return false;
+}
+
+/* A segment without data, SYN, FIN or SACK blocks, the kind that middleboxes thin out. */
+static bool pure_ack(const struct world *w, const uint8_t *frame, uint32_t len)
+{
+	uint32_t l3 = frame[12] == 0x81 ? 18 : 14, l4 = l3 + (w->v6 ? 40 : 20), doff = (uint32_t)(frame[l4 + 12] >> 4) * 4;
+
+	return l4 + doff == len && doff <= 32;
+}
+
+static void deliver(struct world *w, uint32_t from, const uint8_t *frame, uint32_t len, uint64_t at)
+{
+	struct link_state *l = &w->link[from];
+	bool damage = prng_ppm(&w->rng, l->c.corrupt);
+
+	if (l->c.jitter_us != 0)
+		at += prng_in(&w->rng, 0, l->c.jitter_us);
+	if (prng_ppm(&w->rng, l->c.reorder))
+		at += prng_in(&w->rng, 1, l->c.delay_us / 2 + 2000);
+	if (damage) {
+		/* One bit, under the protection of a checksum: IPv6 headers have none of their own. */
+		uint32_t l3 = frame[12] == 0x81 ? 18 : 14, lo = w->v6 ? l3 + 40 : l3, at_octet = prng_in(&w->rng, lo, len - 1);
+		uint8_t *copy = malloc(len);
+		if (copy == NULL)
+			abort();
+		memcpy(copy, frame, len);
+		copy[at_octet] ^= (uint8_t)(1u << prng_in(&w->rng, 0, 7));
+		world_push_frame(w, at, 1 - from, copy, len, true);
+		free(copy);
+		return;
+	}
+	world_push_frame(w, at, 1 - from, frame, len, false);
+}
+
+void link_send(struct world *w, uint32_t from, const uint8_t *frame, uint32_t len)
+{
+	struct link_state *l = &w->link[from];
+	uint64_t start = l->free_at > w->now ? l->free_at : w->now, backlog = start - w->now;
+
+	if (w->pcap != NULL)
+		pcap_write(w->pcap, w->now, frame, len);
+	if (backlog * l->c.rate_bps / 8000000u > l->c.queue)
+		return; /* queue full */
+	l->free_at = start + (uint64_t)(len + 24) * 8000000u / l->c.rate_bps;
+	if (l->bad ? prng_ppm(&w->rng, l->c.ge_good) : prng_ppm(&w->rng, l->c.ge_bad))
+		l->bad = !l->bad;
+	if (dark(w, w->now) || prng_ppm(&w->rng, l->c.loss) || (l->bad && prng_ppm(&w->rng, l->c.ge_loss)))
+		return;
+	if (l->c.thin != 0 && pure_ack(w, frame, len) && prng_ppm(&w->rng, l->c.thin))
+		return;
+	deliver(w, from, frame, len, l->free_at + l->c.delay_us);
+	if (prng_ppm(&w->rng, l->c.dup))
+		deliver(w, from, frame, len, l->free_at + l->c.delay_us + prng_in(&w->rng, 0, 3000));
+}

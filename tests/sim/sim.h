@@ -1,0 +1,132 @@
+/*
+ * sim.h - deterministic simulation of two stacks, a bad network between them, and the programs on top.
+ *
+ * Everything that happens follows from the seed: one event queue ordered by (time, order of insertion), one virtual clock in
+ * microseconds, one generator. Single-threaded.
+ */
+#ifndef HV_SIM_H
+#define HV_SIM_H
+
+#include "host.h"
+#include "pcap.h"
+#include "prng.h"
+#include "seg.h"
+
+#include <stdio.h>
+
+struct link_conf { /* one direction */
+	uint64_t rate_bps;
+	uint32_t queue, delay_us, jitter_us; /* octets, us, us */
+	uint32_t loss, dup, reorder, corrupt, thin; /* parts per million */
+	uint32_t ge_bad, ge_good, ge_loss;   /* Gilbert: good->bad, bad->good, loss while bad */
+};
+
+struct link_state {
+	struct link_conf c;
+	uint64_t free_at; /* transmitter busy until */
+	bool bad;
+};
+
+enum app_read { READ_EAGER, READ_PACED, READ_PAUSES };
+
+struct app {
+	/* script */
+	uint32_t total;       /* octets that this side will have sent in all */
+	uint32_t wr_max;      /* largest write */
+	uint32_t think_us;    /* between writes, 0 = bulk */
+	enum app_read mode;
+	uint32_t rd_max, rd_us;
+	uint32_t fast_ppm, more_ppm, opt_ppm;
+	/* progress; stream offset = sequence number - base */
+	uint32_t base;        /* sequence number of stream offset 0 */
+	uint32_t written, read;
+	bool blocked, wr_sched, rd_sched;
+};
+
+struct side {
+	struct host h;
+	struct app app;
+	struct hv_tuple tuple;
+	struct hv_tcp_image img; /* while frozen */
+	bool frozen;
+	uint32_t moves;       /* still to do */
+	uint32_t move_us;
+	struct hv_buf *pend, **pend_tail; /* received, not polled yet */
+	uint32_t poll_us;
+	bool poll_sched, sq_sched, need_out, no_flush, no_csum_thin;
+	uint32_t sq_us;
+	uint64_t timer_at;
+	uint64_t spin_at;     /* timeouts run at this very instant ... */
+	uint32_t spins;       /* ... so many */
+	uint16_t mss;
+	uint8_t ws;           /* shift of the windows that this side advertises */
+	bool ts;
+	/* what this side has put on the wire */
+	uint32_t edge;        /* highest advertised right edge */
+	uint32_t sent_max;    /* highest sequence number + 1 sent, by stack or kernel */
+	uint32_t sent_stack;  /* the same, by the stack alone */
+	uint32_t last_ack, last_tsval;
+	bool seen_ack, seen_ts;
+	uint64_t frames;
+	/* octets that the "kernel" acked during a freeze, to be handed over at settle */
+	uint8_t *late;
+	uint32_t late_seq, late_len;
+	uint32_t dmg_seen;    /* damaged frames recognised */
+};
+
+enum ev_type { EV_ARRIVE, EV_POLL, EV_TIMER, EV_WRITE, EV_READ, EV_SQ, EV_MOVE, EV_THAW, EV_LATE };
+
+struct event {
+	uint64_t at, order;
+	enum ev_type type;
+	uint8_t who;
+	bool damaged;
+	uint32_t len;
+	uint8_t *frame;
+};
+
+struct world {
+	uint64_t seed, now, order, progress_at, events;
+	struct prng rng;
+	struct event *heap;
+	uint32_t n_heap, cap_heap;
+	struct side side[2];
+	struct link_state link[2]; /* [i]: from side i */
+	uint64_t dark_from[4], dark_to[4];
+	uint32_t n_dark;
+	bool keepalive, v6, verbose;
+	struct pcap *pcap;
+	char fail[256];
+};
+
+/* Runs one seed; true = passed. On failure w->fail says why. */
+bool world_run(struct world *w, uint64_t seed, struct pcap *pcap, bool verbose);
+
+/* setup.c */
+void world_setup(struct world *w);
+void world_teardown(struct world *w);
+/* world.c */
+void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void world_push(struct world *w, uint64_t at, enum ev_type type, uint32_t who);
+void world_push_frame(struct world *w, uint64_t at, uint32_t who, const uint8_t *frame, uint32_t len, bool damaged);
+/* Consequences of a call into the stack of this side: output, ACKs, checks, timers, waking the program. */
+void side_after(struct world *w, uint32_t who, unsigned acts);
+/* link.c */
+void link_send(struct world *w, uint32_t from, const uint8_t *frame, uint32_t len);
+/* wire.c: called for every frame that a side sends; the host_wire_fn of that side. */
+struct wire_arg { struct world *w; uint32_t who; bool kernel; };
+void wire_out(void *arg, const uint8_t *frame, uint32_t len);
+/* app.c */
+uint8_t app_octet(const struct world *w, uint32_t who, uint32_t off);
+void app_fill(const struct world *w, uint32_t who, uint32_t off, uint8_t *dst, uint32_t len);
+void app_write(struct world *w, uint32_t who);
+void app_read(struct world *w, uint32_t who);
+void app_wake(struct world *w, uint32_t who, unsigned acts);
+/* move.c */
+void move_freeze(struct world *w, uint32_t who);
+void move_thaw(struct world *w, uint32_t who);
+void move_late(struct world *w, uint32_t who);
+/* A frame reaches the kernel socket of a frozen side. */
+void move_arrive(struct world *w, uint32_t who, const uint8_t *frame, uint32_t len);
+
+#endif
