@@ -8,6 +8,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 VM, PEER = '10.77.0.2', '10.77.0.1'
@@ -78,20 +79,37 @@ class Lab:
     def __init__(self, setup, *options):
         self.setup = setup
         self.options = options
+        self.scratch = None
 
     def run(self, *args):
         subprocess.run([self.setup.lab, '--name', self.setup.args.name, *args], check=True)
 
     def __enter__(self):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        self.scratch = tempfile.mkdtemp(prefix='hvaccel-bench-')
         try:
             self.run('up', '--mode', self.setup.args.mode, *self.options)
         except subprocess.CalledProcessError:
+            shutil.rmtree(self.scratch)
             fail('cannot make a lab')
         return self
 
     def __exit__(self, *_):
         self.run('down')
+        shutil.rmtree(self.scratch)
+
+    def summaries(self):
+        """What the library said at the exit of the programs since the last call: the proof that it carried anything."""
+        path, out = os.path.join(self.scratch, 'summary'), []
+        if os.path.exists(path):
+            with open(path) as f:
+                for line in f:
+                    try:
+                        out.append(json.loads(line))
+                    except ValueError:
+                        out.append(line.strip())
+            os.unlink(path)
+        return out
 
     def popen(self, where, command, accelerated=False, cpu=None, **kw):
         env = dict(os.environ)
@@ -100,27 +118,30 @@ class Lab:
         argv = list(command)
         if accelerated:
             # env(1) inside, so that only the measured program is preloaded and not the tools that start it
-            argv = ['env', 'LD_PRELOAD=' + self.setup.lib] + ['%s=%s' % kv for kv in self.setup.extra.items()] + argv
+            extra = dict({'HVACCEL_SUMMARY': os.path.join(self.scratch, 'summary')}, **self.setup.extra)
+            argv = ['env', 'LD_PRELOAD=' + self.setup.lib] + ['%s=%s' % kv for kv in extra.items()] + argv
         if cpu is not None:
             argv = ['taskset', '-c', str(cpu)] + argv
         return subprocess.Popen([self.setup.lab, '--name', self.setup.args.name, 'exec', where, '--'] + argv, env=env, **kw)
 
 
 def wait_port(process, protocol, port, seconds=20):
-    """Until the process's namespace has a socket bound to that port."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    """Until a socket in the process's namespace waits at that port (a TCP port in TIME_WAIT is not one that listens)."""
+    outer = os.readlink('/proc/self/ns/net')
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
         if process.poll() is not None:
             fail('the server ended with status %d' % process.returncode)
-        for family in ('', '6'):
-            try:
+        try:
+            # the lab's start-up is a shell in the outer namespace: only what it becomes counts
+            inside = os.readlink('/proc/%d/ns/net' % process.pid) != outer
+            for family in ('', '6'):
                 with open('/proc/%d/net/%s%s' % (process.pid, protocol, family)) as f:
-                    if ':%04X ' % port in f.read():
-                        # the lab's own start-up is a shell in the outer namespace: only the last program of the chain counts
-                        if os.readlink('/proc/%d/ns/net' % process.pid) != os.readlink('/proc/self/ns/net'):
-                            return
-            except OSError:
-                pass
+                    sockets = [line.split() for line in f][1:]
+                if inside and any(int(s[1].rsplit(':', 1)[1], 16) == port and (protocol == 'udp' or s[3] == '0A') for s in sockets):
+                    return
+        except OSError:
+            pass
         time.sleep(0.02)
     fail('no server on port %d after %d s' % (port, seconds))
 

@@ -4,6 +4,7 @@
 An echo client in the VM (bench/stream.c, an ordinary socket program) runs against its server on the peer; meanwhile the lab removes the VF
 and returns it. One message in flight shows latency, many show throughput. The kernel runs the same course for comparison: its traffic moves
 between VF and synthetic NIC below it, as with netvsc."""
+import itertools
 import json
 import subprocess
 import sys
@@ -11,14 +12,14 @@ import time
 
 import benchlab
 
-PORT = 7800
+PORT = itertools.count(7800)   # another for each course: TIME_WAIT of the last one must not be in the way
 KINDS = {'latency': ['-w', '1', '-l', '64'], 'throughput': ['-w', '32', '-l', '1400']}
 
 
 def course(setup, lab, case, protocol, kind, args):
     accelerated = case == 'hvaccel'
     stream = setup.programs['stream']
-    common = ['-p', str(PORT)] + (['-n'] if args.nonblocked else [])
+    common = ['-p', str(next(PORT))] + (['-n'] if args.nonblocked else [])
     server = lab.popen('peer', [stream, 'server', protocol, '-t', str(args.seconds + 40)] + common, accelerated, setup.cpus[1], stdout=subprocess.PIPE, text=True)
     events = []
     try:
@@ -50,7 +51,7 @@ def course(setup, lab, case, protocol, kind, args):
     for e in events:
         e['begin_ms'] = round((e.pop('begin_ns') - r['start_ns']) / 1e6, 3)
         e['end_ms'] = round((e.pop('end_ns') - r['start_ns']) / 1e6, 3)
-    return {'events': events, 'steal': share, 'stream': r}
+    return dict({'events': events, 'steal': share, 'stream': r}, **({'summaries': lab.summaries()} if accelerated else {}))
 
 
 def main():

@@ -4,6 +4,7 @@
 Both ends on CPUs of their own; rounds of all cases are interleaved, so that a slow minute of the machine hits all alike; medians of
 rounds are reported. Two baselines, because they answer different questions: the kernel as programs use it (blocking: on a virtual
 machine mostly the time to wake a CPU) and the kernel polled (--nonblocked: the shortest that its stack can do)."""
+import itertools
 import json
 import re
 import subprocess
@@ -11,7 +12,7 @@ import sys
 
 import benchlab
 
-PORT = 7711
+PORT = itertools.count(7711)   # another for each measurement: TIME_WAIT of the last one must not be in the way
 PERCENTILES = ('p50', 'p99', 'p99.9')
 CASES = {
     'kernel': 'kernel, blocking',
@@ -24,14 +25,15 @@ CASES = {
 def sockperf(lab, protocol, case, seconds, size):
     setup = lab.setup
     accelerated = case == 'hvaccel'
-    options = ['-i', benchlab.PEER, '-p', str(PORT), '-m', str(size)]
+    port = next(PORT)
+    options = ['-i', benchlab.PEER, '-p', str(port), '-m', str(size)]
     if protocol == 'tcp':
         options.append('--tcp')
     if case == 'kernel-polled':
         options.append('--nonblocked')
     server = lab.popen('peer', ['sockperf', 'server'] + options, accelerated, setup.cpus[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        benchlab.wait_port(server, protocol, PORT)
+        benchlab.wait_port(server, protocol, port)
         steal = benchlab.Steal()
         client = lab.popen('vm', ['sockperf', 'ping-pong', '-t', str(seconds)] + options, accelerated, setup.cpus[0],
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -57,6 +59,8 @@ def sockperf(lab, protocol, case, seconds, size):
     m = re.search(r'\[Total Run\].*ReceivedMessages=(\d+)', text)
     if m:
         result['messages'] = int(m.group(1))
+    if accelerated:
+        result['summaries'] = lab.summaries()
     return result
 
 
