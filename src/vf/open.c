@@ -14,6 +14,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 #define HUGE ((size_t)2 << 20)
+#define MEM_MIN (2u << 20) /* the least that HVACCEL_MEMORY_MB allows */
 
 struct caps {
 	uint32_t wr_max, tso_max;
@@ -296,11 +297,37 @@ static enum hv_vf_why setup(struct hv_vf *vf, const struct hv_vf_limits *lim, in
 	return *errp != 0 ? HV_VF_NO_RAW_QP : HV_VF_OK;
 }
 
+static enum hv_vf_why open_with(struct hv_vf **out, const struct hv_vf_pair *pair, const struct hv_vf_limits *lim, int *errp)
+{
+	struct hv_vf *vf = aligned_alloc(64, (sizeof *vf + 63) / 64 * 64);
+	enum hv_vf_why why;
+
+	*out = NULL;
+	if (vf == NULL) {
+		*errp = ENOMEM;
+		return HV_VF_NOMEM;
+	}
+	memset(vf, 0, sizeof *vf);
+	vf->pair = *pair;
+	why = setup(vf, lim, errp);
+	if (why != HV_VF_OK) {
+		hv_log(HV_LOG_DEBUG, "%s (%s) not opened with %u octets: %s (errno %d)", pair->lower_name, pair->ibname, lim->mem_bytes, hv_vf_why_text(why),
+			*errp);
+		hv_vf_close(vf, false);
+		return why;
+	}
+	hv_log(HV_LOG_DEBUG, "%s (%s) opened: %u + %u buffers of %u octets, %u sends, %u chunks, inline %u, TSO %u, checksums by %s", pair->lower_name,
+		pair->ibname, vf->rq, vf->plan.rx_bufs - vf->rq, vf->plan.rx_size, vf->sq, vf->plan.chunks, vf->inline_max, vf->tso_max,
+		vf->tx_csum ? "device" : "software");
+	*out = vf;
+	return HV_VF_OK;
+}
+
 enum hv_vf_why hv_vf_open(struct hv_vf **out, const struct hv_vf_pair *pair, const struct hv_vf_limits *lim, int *errp)
 {
+	struct hv_vf_limits l = *lim;
 	int saved = errno;
 	enum hv_vf_why why;
-	struct hv_vf *vf;
 
 	*out = NULL;
 	*errp = 0;
@@ -311,22 +338,12 @@ enum hv_vf_why hv_vf_open(struct hv_vf **out, const struct hv_vf_pair *pair, con
 		*errp = ENETDOWN;
 		return HV_VF_NOT_RUNNING;
 	}
-	vf = aligned_alloc(64, (sizeof *vf + 63) / 64 * 64);
-	if (vf == NULL) {
-		*errp = ENOMEM;
-		return HV_VF_NOMEM;
-	}
-	memset(vf, 0, sizeof *vf);
-	vf->pair = *pair;
-	why = setup(vf, lim, errp);
-	if (why != HV_VF_OK) {
-		hv_log(HV_LOG_DEBUG, "%s (%s) not opened: %s (errno %d)", pair->lower_name, pair->ibname, hv_vf_why_text(why), *errp);
-		hv_vf_close(vf, false);
-	} else {
-		hv_log(HV_LOG_DEBUG, "%s (%s) opened: %u + %u buffers of %u octets, %u sends, %u chunks, inline %u, TSO %u, checksums by %s", pair->lower_name,
-			pair->ibname, vf->rq, vf->plan.rx_bufs - vf->rq, vf->plan.rx_size, vf->sq, vf->plan.chunks, vf->inline_max, vf->tso_max,
-			vf->tx_csum ? "device" : "software");
-		*out = vf;
+	why = open_with(out, pair, &l, errp);
+	/* The ceiling is a wish. Distributions grant 8 MiB to programs without CAP_IPC_LOCK, the queues themselves count too, and what they take isn't
+	 * known beforehand. */
+	while (why == HV_VF_MEMLOCK && l.mem_bytes / 2 >= MEM_MIN) {
+		l.mem_bytes /= 2;
+		why = open_with(out, pair, &l, errp);
 	}
 	errno = saved;
 	return why;

@@ -41,7 +41,7 @@ bool hv_vf_plan(struct hv_vf_plan *p, uint32_t mtu, const struct hv_vf_limits *l
 		p->sq /= 2;
 	slot_bytes = round_up(p->sq * p->slot_size, PAGE);
 	p->rx_bufs = total / 2 / p->rx_size;
-	p->rq = pow2_floor(least(least(lim->rx_slots, p->rx_bufs / 2), wr_max));
+	p->rq = least(least(lim->rx_slots, p->rx_bufs / 2), wr_max);
 	rx_bytes = round_up(p->rx_bufs * p->rx_size, PAGE);
 	if (p->sq < DEPTH_MIN || p->rq < DEPTH_MIN || rx_bytes + slot_bytes + HV_TX_SEG_MAX * HV_VF_CHUNK > total)
 		return false;

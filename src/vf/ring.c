@@ -111,15 +111,13 @@ void hv_vf_refill(struct hv_vf *vf, struct hv_env *env)
 	while (room != 0) {
 		unsigned want = room < HV_VF_REFILL_BATCH ? room : HV_VF_REFILL_BATCH, n;
 
-		if (UNLIKELY(env->free_rx == NULL)) {
-			vf->n.rx_no_buf++;
-			break;
-		}
 		n = post_batch(vf, &env->free_rx, want);
 		env->n_free_rx -= n;
 		room -= n;
-		if (n < want)
+		if (UNLIKELY(n < want)) { /* readers hold all buffers, or the device took fewer */
+			vf->n.rx_no_buf += env->free_rx == NULL;
 			break;
+		}
 	}
 }
 

@@ -115,7 +115,8 @@ enum hv_vf_why hv_verbs_load(int *errp)
 static struct ibv_device **first_list(int *n)
 {
 	static char var[] = "RDMAV_ALLOW_DISASSOC_DESTROY=1";
-	char **old = environ, **copy;
+	static char **copy; /* never freed: another thread may be walking it */
+	char **old = environ;
 	struct ibv_device **list;
 	size_t len = 0;
 
@@ -123,7 +124,7 @@ static struct ibv_device **first_list(int *n)
 		return hv_verbs.ibv_get_device_list(n);
 	while (old != NULL && old[len] != NULL)
 		len++;
-	copy = malloc((len + 2) * sizeof *copy); /* never freed: another thread may be walking it */
+	copy = malloc((len + 2) * sizeof *copy);
 	if (copy == NULL)
 		return hv_verbs.ibv_get_device_list(n);
 	if (len != 0)

@@ -184,6 +184,17 @@ int reason(const char *what)
 		want = HV_VF_MEMLOCK;
 		drop(CAP_IPC_LOCK);
 		CHECK(setrlimit(RLIMIT_MEMLOCK, &r) == 0);
+	} else if (strcmp(what, "shrink") == 0) { /* less is locked than wished for */
+		drop(CAP_IPC_LOCK);
+		r.rlim_cur = r.rlim_max = 12 << 20;
+		if (setrlimit(RLIMIT_MEMLOCK, &r) != 0) { /* not above the hard limit; softvf's own queues take 8 MiB */
+			r.rlim_cur = r.rlim_max = 8 << 20;
+			if (setrlimit(RLIMIT_MEMLOCK, &r) != 0) {
+				printf("shrink: left out, the hard limit of locked memory is below 8 MiB here\n");
+				return 0;
+			}
+		}
+		lim.mem_bytes = 16 << 20;
 	} else if (strcmp(what, "memory") == 0) {
 		want = HV_VF_NOMEM;
 		lim.mem_bytes = 64 << 10;
@@ -221,6 +232,7 @@ void case_reasons(const char *self)
 	child(self, "library", "libm.so.6"); /* loads, but isn't one */
 	child(self, "raw", NULL);
 	child(self, "memlock", NULL);
+	child(self, "shrink", NULL);
 	child(self, "memory", NULL);
 	ring_open(&r, &lim);
 	child(self, "busy", NULL);
