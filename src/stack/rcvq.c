@@ -316,8 +316,13 @@ void hv_rcv_pull(struct hv_tcb *t, struct hv_env *env)
 			t->rx_head = b;
 		t->rx_tail = b;
 	}
-	if (t->nrsack != 0)
-		sack_trim(t);
+	sack_trim(t);
+	if (t->nrsack == 0 && t->ooo_head != NULL) { /* more intervals are held than blocks are remembered */
+		uint32_t s, e;
+
+		interval_of(t, t->ooo_head, &s, &e);
+		sack_report(t, s, e);
+	}
 }
 
 /* The text of any acceptable segment, off the fast path. Returns READABLE, KEPT, DROP; sets TF_ACK_NOW where RFC 5681 4.2 asks for an

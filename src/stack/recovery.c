@@ -192,6 +192,7 @@ static void mark_head_lost(struct hv_tcb *t, struct hv_env *env, struct hv_ackin
 	r = hv_rec(t, 0);
 	hv_rec_set(t, r, XR_LOST);
 	ai->newly_lost += r->end - r->seq;
+	t->tf |= TF_HEAD; /* goes at once, whatever pipe is estimated to be: no other ACK may come */
 	if (t->reno_sacked > hv_flight(t) - t->lost_out)
 		t->reno_sacked = hv_flight(t) - t->lost_out;
 }
