@@ -6,7 +6,10 @@ set -u
 . "$HV_SRC/tests/lab/lib_lab.sh"
 lab_start
 peer=$HV_BUILD/tests/lab/peer
-waits=$HV_BUILD/tests/lab/waits
+# copies that an unprivileged user can reach, wherever the source tree is
+chmod 755 "$tmp"
+lib=$tmp/libhvaccel.so waits=$tmp/waits
+cp "$HV_LIB" "$lib" && cp "$HV_BUILD/tests/lab/waits" "$waits" && chmod 755 "$lib" "$waits" || exit 1
 lab exec peer "$peer" "$tmp/ctl" 2>"$tmp/peer.err" &
 
 # same NAME WHERE CMD...: runs CMD with and without the library in WHERE (vm, or here) and compares. PRE: what stands between env and the program.
@@ -17,7 +20,7 @@ same() {
 	[ "$where" = here ] || run=(lab exec "$where" --)
 	${run[@]+"${run[@]}"} ${PRE[@]+"${PRE[@]}"} "$@" >"$tmp/out.0" 2>"$tmp/err.0" </dev/null
 	echo "exit status $?" >>"$tmp/out.0"
-	${run[@]+"${run[@]}"} ${PRE[@]+"${PRE[@]}"} env LD_PRELOAD="$HV_LIB" ${VARS[@]+"${VARS[@]}"} "$@" >"$tmp/out.1" 2>"$tmp/err.1" </dev/null
+	${run[@]+"${run[@]}"} ${PRE[@]+"${PRE[@]}"} env LD_PRELOAD="$lib" ${VARS[@]+"${VARS[@]}"} "$@" >"$tmp/out.1" 2>"$tmp/err.1" </dev/null
 	echo "exit status $?" >>"$tmp/out.1"
 	# CPU times are the only thing that may differ
 	sed -i 's/cpu [0-9.]* s user, [0-9.]* s system/cpu/' "$tmp"/err.[01]
@@ -27,7 +30,10 @@ same() {
 
 # Traffic: a few cases of waits (hot TCP, UDP, epoll, resets).
 some=(recv poll epoll-et epoll-two rst fin udp-recv udp-epoll send)
-traffic() { local name=$1; shift; same "$name" vm "$waits" "$tmp/ctl" hot "${some[@]}"; }
+traffic() {
+	same "$1" vm "$waits" "$tmp/ctl" hot "${some[@]}"
+	check "$1: all cases said something" test "$(grep -c '/hot: .*=' "$tmp/out.1")" = ${#some[@]}
+}
 
 # Programs without a network, and event loops of others.
 same "ls" here ls -l /
@@ -64,10 +70,9 @@ async def main():
 asyncio.run(main())
 print("done")'
 # a set-user-ID program started with the library in its environment: ld.so ignores it (and may say so; the same with any library)
-cp "$(command -v id)" "$tmp/suid-id" && chmod 4755 "$tmp/suid-id" && chmod 755 "$tmp"
-cp "$HV_LIB" "$tmp/libhvaccel.so" && chmod 755 "$tmp/libhvaccel.so"
+cp "$(command -v id)" "$tmp/suid-id" && chmod 4755 "$tmp/suid-id"
 setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/suid-id" -u >"$tmp/out.0" 2>"$tmp/err.0"
-setpriv --reuid 65534 --regid 65534 --clear-groups env LD_PRELOAD="$tmp/libhvaccel.so" "$tmp/suid-id" -u >"$tmp/out.1" 2>"$tmp/err.1"
+setpriv --reuid 65534 --regid 65534 --clear-groups env LD_PRELOAD="$lib" "$tmp/suid-id" -u >"$tmp/out.1" 2>"$tmp/err.1"
 check "set-user-ID program: runs" diff "$tmp/out.0" "$tmp/out.1"
 check "set-user-ID program: nothing of ours is printed" bash -c "! grep -i hvaccel: '$tmp/err.1' && ! grep 'libhvaccel\[' '$tmp/err.1'"
 
@@ -105,7 +110,7 @@ same "no VF" vm bash -c 'exec 5<>/dev/tcp/10.77.0.1/7005; for i in 1 2 3 4 5 6 7
 
 # Invalid tunables: one line each, and nothing else changes.
 one_line() { # VARIABLE PATTERN
-	env LD_PRELOAD="$HV_LIB" "$1" echo fine >"$tmp/out" 2>"$tmp/err"
+	env LD_PRELOAD="$lib" "$1" echo fine >"$tmp/out" 2>"$tmp/err"
 	check "$1: the program runs" test "$(cat "$tmp/out")" = fine
 	check "$1: one line" test "$(wc -l <"$tmp/err")" = 1
 	check "$1: says $2" grep -q "^libhvaccel\[[0-9]*\]: warn: .*$2" "$tmp/err"
