@@ -5,5 +5,6 @@ include tests/unit/stack.mk
 include tests/sim/sim.mk
 include tests/lab/local.mk
 include tests/unit/vf.mk
+include tests/unit/softvf.mk
 
 EXTRA_DIST += tests/run tests/README.md tests/doc tests/lab tools/deps.sh .ci/run

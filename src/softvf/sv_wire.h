@@ -10,7 +10,8 @@
  *   sv_wire_link.c   netdev list and state over rtnetlink, the monitor thread
  *
  * Locks: rx_lock protects the RX and fill rings, tx_lock the TX and completion rings and everything named tx_*, ctl the slow
- * things (start, rules, reference counts). Order: ctl, then rx_lock or tx_lock, never both of these. Hot functions are inline
+ * things (start, rules, reference counts). Order: ctl, rx_lock, tx_lock; the data
+ * path never holds two. Hot functions are inline
  * here because a call and a spill per frame is measurable against a wire whose round trip is 3.6 us.
  *
  * Limits, all of them the kernel's: copy mode only (veth has no zero copy); one RX queue per process, chosen by SOFTVF_QUEUE;
@@ -126,7 +127,8 @@ struct sv_wire {
 	struct sv_link link; /* as of opening */
 	uint32_t queue;
 	bool started;
-	int xsk_fd, pkt_fd, link_fd;
+	int xsk_fd, pkt_fd, pkt_slow_fd, link_fd;
+	uint32_t tso_slow; /* bursts that still go through pkt_slow_fd (tx_lock) */
 	size_t umem_len;
 	struct sv_steer *steer;
 	struct sv_wire_rule *rules;
@@ -165,6 +167,7 @@ void sv_rule_del(struct sv_wire *w, struct sv_wire_rule *r);
 /* ---- TSO: tx_lock held, TX ring empty ---- */
 /* iov[0] is left free for the virtio header; hdr (in iov[1]) is patched. 0, -EAGAIN, -ENETDOWN, -ENXIO or another error. */
 int sv_tso_open(struct sv_wire *w);
+void sv_tso_close(struct sv_wire *w);
 int sv_tso_send(struct sv_wire *w, struct iovec *iov, unsigned n, uint32_t hdr_len, uint32_t total, uint16_t mss);
 
 /* ---- RX: rx_lock held ---- */

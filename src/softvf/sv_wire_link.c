@@ -288,7 +288,7 @@ int sv_wire_open(struct sv_wire **out, int ifindex, const char *name, void (*not
 	if (posix_memalign(&mem, 64, sizeof *w) != 0)
 		return -ENOMEM;
 	w = memset(mem, 0, sizeof *w);
-	w->nl_fd = w->wake_fd = w->xsk_fd = w->pkt_fd = w->link_fd = -1;
+	w->nl_fd = w->wake_fd = w->xsk_fd = w->pkt_fd = w->pkt_slow_fd = w->link_fd = -1;
 	w->rx_prod = &w->zero;
 	w->refs = 1;
 	w->pid = hv_sys_getpid();

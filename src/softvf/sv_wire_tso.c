@@ -2,7 +2,9 @@
  * sv_wire_tso.c - segmentation offload: a burst goes out in one call through an AF_PACKET socket with PACKET_VNET_HDR.
  *
  * The AF_XDP socket has no segmentation; the packet socket's virtio header does what a NIC's TSO engine does, past the qdisc as
- * a NIC's queue would. Called under tx_lock when the TX ring is empty, so that frames leave in the order they were posted.
+ * a NIC's queue would. That works only while the netdev itself takes super-frames: past the qdisc the kernel drops what it would
+ * have to segment in software (a veth whose other end runs XDP). Then a second socket without the bypass takes over.
+ * Called under tx_lock when the TX ring is empty, so that frames leave in the order they were posted.
  */
 #include <errno.h>
 #include <linux/if_ether.h>
@@ -10,7 +12,9 @@
 #include "softvf/sv_csum.h"
 #include "softvf/sv_wire.h"
 
-int sv_tso_open(struct sv_wire *w)
+#define REPROBE 4096u /* bursts after which the fast way is tried again */
+
+static int open_one(const struct sv_wire *w, int bypass)
 {
 	struct sockaddr_ll sa = { .sll_family = AF_PACKET, .sll_protocol = 0, .sll_ifindex = w->link.ifindex };
 	int fd = hv_sys_socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0); /* protocol 0: receives nothing */
@@ -22,15 +26,32 @@ int sv_tso_open(struct sv_wire *w)
 	if (r == 0)
 		r = hv_sys_setint(fd, SOL_PACKET, PACKET_VNET_HDR, 1);
 	if (r == 0)
-		r = hv_sys_setint(fd, SOL_PACKET, PACKET_QDISC_BYPASS, 1);
+		r = hv_sys_setint(fd, SOL_PACKET, PACKET_QDISC_BYPASS, bypass);
 	if (r < 0) {
 		hv_sys_close(fd);
 		return r;
 	}
 	if (hv_sys_setint(fd, SOL_SOCKET, SO_SNDBUFFORCE, 16 << 20) < 0)
 		(void)hv_sys_setint(fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
-	w->pkt_fd = fd;
-	return 0;
+	return fd;
+}
+
+int sv_tso_open(struct sv_wire *w)
+{
+	w->pkt_fd = open_one(w, 1);
+	if (w->pkt_fd < 0)
+		return w->pkt_fd;
+	w->pkt_slow_fd = open_one(w, 0);
+	return w->pkt_slow_fd < 0 ? w->pkt_slow_fd : 0;
+}
+
+void sv_tso_close(struct sv_wire *w)
+{
+	if (w->pkt_fd >= 0)
+		hv_sys_close(w->pkt_fd);
+	if (w->pkt_slow_fd >= 0)
+		hv_sys_close(w->pkt_slow_fd);
+	w->pkt_fd = w->pkt_slow_fd = -1;
 }
 
 int sv_tso_send(struct sv_wire *w, struct iovec *iov, unsigned n, uint32_t hdr_len, uint32_t total, uint16_t mss)
@@ -77,11 +98,21 @@ int sv_tso_send(struct sv_wire *w, struct iovec *iov, unsigned n, uint32_t hdr_l
 	memset(&mh, 0, sizeof mh);
 	mh.msg_iov = iov;
 	mh.msg_iovlen = n;
-	r = hv_sys_sendmsg(w->pkt_fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (w->tso_slow > 0 && vh.gso_size != 0) {
+		w->tso_slow--;
+		r = hv_sys_sendmsg(w->pkt_slow_fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+	} else {
+		r = hv_sys_sendmsg(w->pkt_fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (r == -ENOBUFS && vh.gso_size != 0) {
+			r = hv_sys_sendmsg(w->pkt_slow_fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+			if (r >= 0)
+				w->tso_slow = REPROBE;
+		}
+	}
 	if (r == -ENOBUFS) {
 		struct sv_link lk;
 
-		/* the driver dropped it: a full receiver is the network's loss, a link that goes down is ours */
+		/* dropped: a full receiver is the network's loss, a link that goes down is ours */
 		if (sv_wire_query(w, &lk) < 0 || (lk.flags & (IFF_UP | IFF_RUNNING)) != (IFF_UP | IFF_RUNNING))
 			return -ENETDOWN;
 		return 0;

@@ -197,6 +197,7 @@ int sv_wire_start(struct sv_wire *w)
 			__atomic_store_n(&w->rx_seen, w->rx.c, __ATOMIC_RELAXED);
 			__atomic_store_n(&w->rx_prod, w->rx.prod, __ATOMIC_RELEASE);
 		} else {
+			sv_tso_close(w);
 			sv_steer_detach(w);
 			xsk_free(w);
 		}
@@ -210,9 +211,7 @@ void sv_wire_stop(struct sv_wire *w)
 	pthread_mutex_lock(&w->ctl);
 	if (w->started) {
 		sv_steer_detach(w);
-		if (w->pkt_fd >= 0)
-			hv_sys_close(w->pkt_fd);
-		w->pkt_fd = -1;
+		sv_tso_close(w);
 		xsk_free(w);
 		w->started = false;
 	}

@@ -1,0 +1,21 @@
+# Linked with softvf's libibverbs as a program is with the real one. They make their own network namespaces and skip without root.
+SOFTVF_TESTS = softvf_echo softvf_flow softvf_qp softvf_removal softvf_tso softvf_symbols
+UNIT_TESTS += $(SOFTVF_TESTS)
+softvf_echo_SOURCES = tests/unit/softvf_echo.c tests/unit/softvf_rig.h
+softvf_echo_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+softvf_echo_LDADD = src/softvf/libibverbs.la $(CMOCKA_LIBS)
+softvf_flow_SOURCES = tests/unit/softvf_flow.c tests/unit/softvf_rig.h
+softvf_flow_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+softvf_flow_LDADD = src/softvf/libibverbs.la $(CMOCKA_LIBS)
+softvf_qp_SOURCES = tests/unit/softvf_qp.c tests/unit/softvf_rig.h
+softvf_qp_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+softvf_qp_LDADD = src/softvf/libibverbs.la $(CMOCKA_LIBS)
+softvf_removal_SOURCES = tests/unit/softvf_removal.c tests/unit/softvf_rig.h
+softvf_removal_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+softvf_removal_LDADD = src/softvf/libibverbs.la $(CMOCKA_LIBS)
+softvf_tso_SOURCES = tests/unit/softvf_tso.c tests/unit/softvf_rig.h
+softvf_tso_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+softvf_tso_LDADD = src/softvf/libibverbs.la $(CMOCKA_LIBS)
+softvf_symbols_SOURCES = tests/unit/softvf_symbols.c
+softvf_symbols_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+softvf_symbols_LDADD = src/softvf/libibverbs.la $(CMOCKA_LIBS) -ldl
