@@ -31,6 +31,7 @@ void ring_send(struct ring *r, const struct hv_tx *tx);
 void ring_drain(struct ring *r); /* until every send has completed */
 
 int peer_socket(int type, uint16_t port); /* bound to the peer's address; TCP: listening */
+int peer_socket6(int type, uint16_t port);
 bool readable(int fd, int ms);
 void lab(const char *command);
 
