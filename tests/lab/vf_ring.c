@@ -3,6 +3,7 @@
  *
  *   vf_ring all                       every case but jumbo
  *   vf_ring jumbo                     frames of 9000 octets
+ *   vf_ring daemon                    a child opens a ring of its own after its parent had one
  *   vf_ring discover NETDEV UPPER-IS  print nothing, exit 0 if NETDEV is found to be: pair | bare | down | none
  *   vf_ring reason WHAT               (started by case_reasons) exit 0 if opening fails for that reason
  */
@@ -564,6 +565,8 @@ int main(int argc, char **argv)
 		return reason(argv[2]);
 	if (strcmp(argv[1], "jumbo") == 0)
 		return case_jumbo();
+	if (strcmp(argv[1], "daemon") == 0)
+		return case_daemon();
 	case_echo();
 	case_burst();
 	case_tso();
@@ -571,6 +574,7 @@ int main(int argc, char **argv)
 	case_wake();
 	case_reasons(argv[0]);
 	case_fork();
+	case_port();
 	case_loss();
 	return 0;
 }

@@ -46,6 +46,8 @@ const uint8_t *payload_of(const struct hv_buf *b, uint32_t *len);
 /* vf_ring_loss.c */
 void case_loss(void);
 void case_fork(void);
+void case_port(void);
+int case_daemon(void);
 int reason(const char *what);
 void case_reasons(const char *self);
 

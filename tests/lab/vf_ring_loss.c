@@ -136,6 +136,73 @@ void case_fork(void)
 	printf("ok: fork\n");
 }
 
+/* A server that daemonizes: the parent's ring goes with the parent, and the child opens one of its own. */
+int case_daemon(void)
+{
+	struct hv_vf_limits lim = test_limits();
+	struct ring r;
+	int st, go[2];
+	pid_t pid;
+
+	ring_open(&r, &lim);
+	fflush(stdout);
+	CHECK(pipe(go) == 0);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		char c;
+
+		hv_vf_child_forget(r.vf);
+		close(go[1]);
+		if (read(go[0], &c, 1) != 1)
+			_exit(2);
+		ring_open(&r, &lim);
+		ring_close(&r, false);
+		_exit(0);
+	}
+	ring_close(&r, false);
+	CHECK(write(go[1], "g", 1) == 1);
+	CHECK(waitpid(pid, &st, 0) == pid && WIFEXITED(st) && WEXITSTATUS(st) == 0);
+	close(go[0]);
+	close(go[1]);
+	printf("ok: daemon\n");
+	return 0;
+}
+
+/* The link goes down and up again: the device stays, and says so. */
+void case_port(void)
+{
+	struct hv_tuple t = tuple(4, 17, 4120, 5120);
+	struct hv_vf_limits lim = test_limits();
+	struct hv_vf_async ev;
+	struct hv_vf_flow *f;
+	uint8_t out[100] = { 0 };
+	struct hv_tx tx;
+	struct ring r;
+	int peer = peer_socket(SOCK_DGRAM, 5120), err = 0;
+
+	ring_open(&r, &lim);
+	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK);
+	CHECK(!hv_vf_async_next(r.vf, &ev) && !readable(hv_vf_async_fd(r.vf), 0));
+	for (unsigned i = 0; i < 2; i++) {
+		fflush(stdout);
+		CHECK(system("ip link set vf0 down") == 0);
+		CHECK(readable(hv_vf_async_fd(r.vf), WAIT_MS));
+		CHECK(hv_vf_async_next(r.vf, &ev) && ev.port_down && !ev.fatal && !ev.port_up);
+		CHECK(system("ip link set vf0 up") == 0);
+		CHECK(readable(hv_vf_async_fd(r.vf), WAIT_MS));
+		CHECK(hv_vf_async_next(r.vf, &ev) && ev.port_up && !ev.fatal && !ev.port_down);
+	}
+	headers(&tx, &t, sizeof out, 0, 0, 0);
+	payload_copy(&tx, out, sizeof out);
+	ring_send(&r, &tx);
+	ring_drain(&r);
+	CHECK(readable(peer, WAIT_MS));
+	ring_close(&r, false);
+	close(peer);
+	printf("ok: port down and up\n");
+}
+
 /* ---- reasons ---- */
 static void drop(int cap)
 {
