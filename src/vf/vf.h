@@ -38,13 +38,15 @@ struct hv_vf_pair {
 	char ibname[64];
 	int ibindex;                 /* RDMA nldev index, -1 unknown */
 };
+/* *pair is filled as far as known also on failure (NOT_RUNNING: wholly; NO_DEVICE: without ibname). May load the library. */
 enum hv_vf_why hv_vf_discover(int upper_ifindex, struct hv_vf_pair *pair);
 
 struct hv_vf_limits { uint32_t mem_bytes; /* ceiling of registered memory */ uint32_t rx_slots, tx_slots; bool hugepages; };
 
 struct hv_vf; /* one opened device with one ring: context, PD, MR, QP, RX and TX CQ on one completion channel */
 
-/* Opens, makes the trial QP and trial flow, posts all receive buffers. On failure returns the reason, *errp = errno, nothing left behind. */
+/* Opens, makes the trial QP and trial flow, posts all receive buffers. On failure returns the reason, *errp = errno, nothing left behind.
+ * Where less may be locked than lim->mem_bytes, it makes do with a half, a quarter..., down to 2 MiB, before HV_VF_MEMLOCK. */
 enum hv_vf_why hv_vf_open(struct hv_vf **out, const struct hv_vf_pair *pair, const struct hv_vf_limits *lim, int *errp);
 /* dead: the device is gone (skip what would only return EIO). Chunks and buffers must no longer be used by anyone. */
 void hv_vf_close(struct hv_vf *vf, bool dead);
@@ -56,19 +58,21 @@ void hv_vf_env_init(struct hv_vf *vf, struct hv_env *env);
 struct hv_vf_cqe { struct hv_buf *buf; bool csum_ok; };
 /* Up to max received frames: buf->data = frame, buf->len = octets. Returns the number; re-arms nothing. */
 unsigned hv_vf_poll_rx(struct hv_vf *vf, struct hv_vf_cqe *out, unsigned max, uint64_t now_ns);
-/* Post buffers from env->free_rx until the RQ is full. */
+/* Post buffers from env->free_rx until the RQ is full. A handful that is missing waits for the next call: posts come in batches. */
 void hv_vf_refill(struct hv_vf *vf, struct hv_env *env);
 /* WQEs that may be posted now. */
 unsigned hv_vf_tx_room(const struct hv_vf *vf);
-/* Post one frame or TSO burst; advances env->sq_next. 0, or -errno (nothing posted). Completion is signalled for each. */
+/* Post one frame or TSO burst; advances env->sq_next. 0, or -errno (nothing posted). Completion is signalled for each.
+ * -EAGAIN: no room. -EIO: the QP is in error. -EMSGSIZE, -EINVAL: inline_ok with more than an MTU of payload, or with mss; more than tso_max. */
 int hv_vf_tx(struct hv_vf *vf, struct hv_env *env, const struct hv_tx *tx, uint64_t now_ns);
 /* Reap send completions: advances env->sq_done. Returns completions found. */
 unsigned hv_vf_poll_tx(struct hv_vf *vf, struct hv_env *env);
-/* For the watchdog: CLOCK_MONOTONIC of the oldest uncompleted post, 0 = none outstanding. */
+/* For the watchdog: CLOCK_MONOTONIC of the oldest uncompleted post, 0 = none outstanding, 1 = a completion reported an error: the QP is dead. */
 uint64_t hv_vf_tx_oldest(const struct hv_vf *vf);
 uint32_t hv_vf_tso_max(const struct hv_vf *vf);
 
-/* Completion channel: fd to poll; arm asks for one event; ack consumes pending events (never blocks). */
+/* Completion channel: fd to poll; arm asks for one event; ack consumes pending events (never blocks). What came before arm may raise none: poll once
+ * more after it. Send completions raise events only while less than a quarter of the SQ is free. */
 int hv_vf_channel_fd(const struct hv_vf *vf);
 int hv_vf_arm(struct hv_vf *vf);
 void hv_vf_channel_ack(struct hv_vf *vf);
@@ -86,7 +90,7 @@ void hv_vf_flow_del(struct hv_vf *vf, struct hv_vf_flow *f);
 struct hv_vf_counters { uint64_t rx_frames, rx_octets, tx_posts, tx_octets, tx_tso, cqe_errors, rx_no_buf, arms, wakes; };
 const struct hv_vf_counters *hv_vf_counters(const struct hv_vf *vf);
 
-/* fork: forget everything in the child without touching the device. */
+/* fork: forget everything in the child without touching the device; closes the child's copies of the descriptors and frees vf. */
 void hv_vf_child_forget(struct hv_vf *vf);
 
 #endif
