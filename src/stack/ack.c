@@ -46,6 +46,7 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 	ai.prior_una = t->snd_una;
 	ai.prior_flight = hv_flight(t);
 	hv_rec_materialize(t);
+	ai.prior_fack = (t->tf & TF_RACK_VALID) != 0 ? t->rack_fack : t->snd_una;
 	if ((t->tf & TF_SACK) != 0)
 		hv_sack_apply(t, env, seg, &ai, now);
 	if (hv_seq_lt(ack, t->snd_una)) {

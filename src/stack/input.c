@@ -78,12 +78,9 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 		return drop(t);
 	}
 
-	/* First, the sequence number. A zero window still takes what starts at RCV.NXT without text. */
-	if (seg->seq == t->rcv_nxt && hv_seq_le(end, t->rcv_edge))
-		acceptable = true;
-	else
-		acceptable = hv_seq_lt(seg->seq, t->rcv_edge) ? hv_seq_gt(end, t->rcv_nxt) || (end == seg->seq && seg->seq == t->rcv_nxt)
-							       : seg->seq == t->rcv_nxt && end == seg->seq;
+	/* First, the sequence number. As in Linux, a segment without text may also lie at the right edge (its sender has filled our window, and
+	 * its ACKs count all the same) or between Last.ACK.sent and RCV.NXT (overtaken on the way). */
+	acceptable = hv_seq_le(seg->seq, t->rcv_edge) && (hv_seq_gt(end, t->rcv_nxt) || (end == seg->seq && hv_seq_ge(end, t->last_ack)));
 	if (!acceptable) {
 		t->cnt->bad_seq++;
 		if ((seg->flags & HV_RST) != 0)

@@ -76,7 +76,7 @@ static inline void ack_sent(struct hv_tcb *t, bool data)
 		t->tf |= TF_PINGPONG;
 	t->last_ack = t->rcv_nxt;
 	t->ack_at = HV_NEVER;
-	t->tf &= ~(TF_ACK_PEND | TF_ACK_NOW);
+	t->tf &= ~(TF_ACK_PEND | TF_ACK_NOW | TF_NOMEM);
 	t->dsack.start = t->dsack.end;
 	if (t->quick != 0)
 		t->quick--;
@@ -111,7 +111,7 @@ uint32_t hv_fast_send(const struct hv_tcb *t)
 	int32_t w;
 
 	if (t->snd_end != t->snd_nxt || t->ca != HV_CA_OPEN || nagle_holds(t) ||
-	    (t->tf & (TF_DEAD | TF_PROBE | TF_TLP | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT)) != 0 || t->nrsack != 0 || t->dsack.start != t->dsack.end)
+	    (t->tf & (TF_DEAD | TF_PROBE | TF_TLP | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT | TF_NOMEM)) != 0 || t->nrsack != 0 || t->dsack.start != t->dsack.end)
 		return 0;
 	w = hv_seq_diff(t->snd_edge, t->snd_nxt);
 	if (w <= 0)
@@ -188,7 +188,7 @@ void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t no
 
 static void frame_out(struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t mss, unsigned nsack, uint64_t now)
 {
-	uint32_t wnd = hv_rcv_advertise(t), segs = len <= mss ? 1 : (len + mss - 1) / mss;
+	uint32_t wnd = hv_unlikely((t->tf & TF_NOMEM) != 0) ? 0 : hv_rcv_advertise(t), segs = len <= mss ? 1 : (len + mss - 1) / mss;
 
 	build(t, tx, seq, len, flags, wnd, nsack, now);
 	tx->mss = (uint16_t)(len > mss ? mss : 0);

@@ -74,48 +74,6 @@ static struct hv_buf *copy_to_bufs(struct hv_env *env, const uint8_t *data, uint
 	return head;
 }
 
-/* Take len octets at data as the next in-order ones. */
-unsigned hv_rcv_inorder(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, const uint8_t *data, uint32_t len)
-{
-	struct hv_buf *tail = t->rx_tail, *b = seg->buf, *last;
-	bool keep;
-
-	if (tail != NULL && len <= buf_room(tail)) {
-		keep = b != NULL && len > HV_COPYBREAK && t->rx_charge < t->rcvbuf / 2 && may_keep(t, env, b->cap);
-		if (!keep) {
-			memcpy(tail->data + tail->len, data, len);
-			tail->len += len;
-			t->rcv_nxt += len;
-			t->bytes_in += len;
-			return HV_RCV_TAKEN;
-		}
-	}
-	if (b != NULL) {
-		if (hv_unlikely(!may_keep(t, env, b->cap)))
-			return HV_RCV_REFUSED;
-		b->data = b->base + (data - b->base);
-		b->len = len;
-		b->seq = t->rcv_nxt;
-		b->next = NULL;
-		last = b;
-		charge(t, b);
-	} else {
-		b = copy_to_bufs(env, data, len, t->rcv_nxt, &last);
-		if (b == NULL)
-			return HV_RCV_REFUSED;
-		for (const struct hv_buf *i = b; i != NULL; i = i->next)
-			charge(t, i);
-	}
-	if (tail != NULL)
-		tail->next = b;
-	else
-		t->rx_head = b;
-	t->rx_tail = last;
-	t->rcv_nxt += len;
-	t->bytes_in += len;
-	return seg->buf != NULL ? HV_TCP_KEPT : HV_RCV_TAKEN;
-}
-
 /* ---- SACK blocks to report (RFC 2018 section 4: the most recent first) ---- */
 static void sack_report(struct hv_tcb *t, uint32_t start, uint32_t end)
 {
@@ -171,6 +129,15 @@ static void interval_of(const struct hv_tcb *t, const struct hv_buf *b, uint32_t
 	*end = e;
 }
 
+/* More intervals are held than blocks are remembered, and those remembered are gone. */
+static void report_head(struct hv_tcb *t)
+{
+	uint32_t s, e;
+
+	interval_of(t, t->ooo_head, &s, &e);
+	sack_report(t, s, e);
+}
+
 /* Report the interval around the new octets [s, e). Growing at its right edge, the usual case, is answered from the blocks. */
 static void report_around(struct hv_tcb *t, const struct hv_buf *prev, const struct hv_buf *b, const struct hv_buf *next, uint32_t s, uint32_t e)
 {
@@ -188,6 +155,94 @@ static void report_around(struct hv_tcb *t, const struct hv_buf *prev, const str
 	}
 	interval_of(t, b, &s, &e);
 	sack_report(t, s, e);
+}
+
+/* Give up the last out-of-order buffer: it was reported but not acknowledged, so the peer still has it (RFC 2018 section 8). */
+static HV_COLD void renege(struct hv_tcb *t, struct hv_env *env)
+{
+	struct hv_buf *prev = NULL, *b = t->ooo_head;
+	unsigned n = 0;
+
+	while (b->next != NULL) {
+		prev = b;
+		b = b->next;
+	}
+	if (prev != NULL)
+		prev->next = NULL;
+	else
+		t->ooo_head = NULL;
+	t->ooo_tail = prev;
+	t->ooo_n--;
+	for (unsigned i = 0; i < t->nrsack; i++) {
+		struct hv_block k = t->rsack[i];
+
+		k.end = hv_seq_min(k.end, b->seq);
+		if (hv_seq_lt(k.start, k.end))
+			t->rsack[n++] = k;
+	}
+	t->nrsack = (uint8_t)n;
+	uncharge(t, env, b);
+	if (n == 0 && t->ooo_head != NULL)
+		report_head(t);
+}
+
+/* No memory for octets that the peer was right to send. It has to hear of that, or it takes us for dead. */
+static HV_COLD unsigned refuse(struct hv_tcb *t)
+{
+	t->tf |= TF_NOMEM | TF_ACK_NOW;
+	t->rcv_edge = t->rcv_nxt; /* whatever is read later is news then */
+	return HV_RCV_REFUSED;
+}
+
+/* Take len octets at data as the next in-order ones. */
+unsigned hv_rcv_inorder(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, const uint8_t *data, uint32_t len)
+{
+	struct hv_buf *tail = t->rx_tail, *b = seg->buf, *last;
+	bool keep;
+
+	if (tail != NULL && len <= buf_room(tail)) {
+		keep = b != NULL && len > HV_COPYBREAK && t->rx_charge < t->rcvbuf / 2 && may_keep(t, env, b->cap);
+		if (!keep) {
+			memcpy(tail->data + tail->len, data, len);
+			tail->len += len;
+			t->rcv_nxt += len;
+			t->bytes_in += len;
+			return HV_RCV_TAKEN;
+		}
+	}
+	if (b != NULL) {
+		/* What fills the hole goes before what lies behind it. */
+		while (hv_unlikely(!may_keep(t, env, b->cap))) {
+			if (t->ooo_head != NULL)
+				renege(t, env);
+			else if (t->rx_head == NULL)
+				break; /* nothing is held: progress comes first */
+			else
+				return refuse(t);
+		}
+		b->data = b->base + (data - b->base);
+		b->len = len;
+		b->seq = t->rcv_nxt;
+		b->next = NULL;
+		last = b;
+		charge(t, b);
+	} else {
+		while ((b = copy_to_bufs(env, data, len, t->rcv_nxt, &last)) == NULL) {
+			if (t->ooo_head == NULL)
+				return HV_RCV_REFUSED;
+			renege(t, env);
+		}
+		for (const struct hv_buf *i = b; i != NULL; i = i->next)
+			charge(t, i);
+	}
+	if (tail != NULL)
+		tail->next = b;
+	else
+		t->rx_head = b;
+	t->rx_tail = last;
+	t->rcv_nxt += len;
+	t->bytes_in += len;
+	return seg->buf != NULL ? HV_TCP_KEPT : HV_RCV_TAKEN;
 }
 
 /* Octets behind a hole. */
@@ -317,12 +372,8 @@ void hv_rcv_pull(struct hv_tcb *t, struct hv_env *env)
 		t->rx_tail = b;
 	}
 	sack_trim(t);
-	if (t->nrsack == 0 && t->ooo_head != NULL) { /* more intervals are held than blocks are remembered */
-		uint32_t s, e;
-
-		interval_of(t, t->ooo_head, &s, &e);
-		sack_report(t, s, e);
-	}
+	if (t->nrsack == 0 && t->ooo_head != NULL)
+		report_head(t);
 }
 
 /* The text of any acceptable segment, off the fast path. Returns READABLE, KEPT, DROP; sets TF_ACK_NOW where RFC 5681 4.2 asks for an

@@ -170,7 +170,7 @@ static void delivered(struct hv_tcb *t, const struct hv_xrec *r, uint32_t len, s
 		if (ai->rtt_last == 0 || rtt < ai->rtt_last)
 			ai->rtt_last = rtt;
 		/* something below what had been delivered, sent once only: the path reorders (RFC 8985 6.2 step 3) */
-		if ((t->tf & TF_RACK_VALID) != 0 && hv_seq_lt(r->end, t->rack_fack))
+		if ((t->tf & TF_RACK_VALID) != 0 && hv_seq_lt(r->end, ai->prior_fack))
 			t->tf |= TF_RACK_REO;
 	}
 	if ((t->tf & TF_RACK_VALID) == 0 || hv_seq_gt(r->end, t->rack_fack))

@@ -82,6 +82,7 @@ enum {
 	TF_RENO = 1u << 26,      /* Reno instead of CUBIC */
 	TF_DSACK_ROUND = 1u << 27,
 	TF_CWND_LIM = 1u << 28,  /* output was stopped by cwnd since the last ACK */
+	TF_NOMEM = 1u << 30,     /* in-order octets were refused: the next ACK says window 0, as the kernel's does */
 	TF_UNDO_RX = 1u << 29,   /* something was retransmitted since undo_* were saved; undo_tsval is valid */
 };
 
@@ -269,6 +270,7 @@ static inline uint32_t hv_rcv_advertise(struct hv_tcb *t)
 /* sack.c: records and scoreboard */
 struct hv_ackinfo {
 	uint32_t prior_una, prior_flight;
+	uint32_t prior_fack;   /* rack_fack before this ACK: its own blocks come in any order */
 	uint32_t acked;        /* octets that snd_una advances by */
 	uint32_t delivered;    /* octets newly acked or sacked */
 	uint32_t newly_lost;

@@ -145,16 +145,19 @@ static unsigned on_persist(struct hv_tcb *t, uint64_t now)
 		hv_timer_rearm(t, now);
 		return 0;
 	}
+	if (hv_seq_gt(t->snd_edge, t->snd_nxt)) {
+		/* The override timeout of SWS avoidance (RFC 9293 3.8.6.2.1): real data goes out, with a timer of its own. */
+		t->tf |= TF_PUSH;
+		t->probes = 0;
+		hv_set_rtx(t, HV_RTX_PERSIST, now + hv_rto_backed(t));
+		return HV_TCP_OUT;
+	}
 	if (t->probes == 0)
 		t->stall_us = now;
 	else if (give_up(t, t->probes, now))
 		return timed_out(t);
-	if (hv_seq_gt(t->snd_edge, t->snd_nxt)) {
-		t->tf |= TF_PUSH; /* RFC 9293 3.8.6.2.1: the override timeout of SWS avoidance */
-	} else {
-		t->tf |= TF_PROBE;
-		t->cnt->zero_window_probes++;
-	}
+	t->tf |= TF_PROBE;
+	t->cnt->zero_window_probes++;
 	if (t->probes < 255)
 		t->probes++;
 	if (t->backoff < 16)
