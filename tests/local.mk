@@ -1,6 +1,7 @@
 # Tests. Each topic brings a fragment tests/unit/<topic>.mk that adds programs to UNIT_TESTS; other kinds of test have folders of their own.
 # ./check finds test scripts (tests/*/*.sh) by file name: they aren't part of `make check`.
 include tests/unit/base.mk
+include tests/unit/failover.mk
 include tests/unit/stack.mk
 include tests/sim/sim.mk
 include tests/lab/local.mk

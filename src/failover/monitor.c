@@ -34,6 +34,7 @@ static struct {
 	void (*socket_free)(struct nl_sock *);
 	int (*socket_set_fd)(struct nl_sock *, int, int);
 	void (*socket_disable_seq_check)(struct nl_sock *);
+	void (*socket_disable_auto_ack)(struct nl_sock *);
 	int (*socket_modify_cb)(struct nl_sock *, enum nl_cb_type, enum nl_cb_kind, int (*)(struct nl_msg *, void *), void *);
 	int (*socket_modify_err_cb)(struct nl_sock *, enum nl_cb_kind, int (*)(struct sockaddr_nl *, struct nlmsgerr *, void *), void *);
 	int (*socket_add_membership)(struct nl_sock *, int);
@@ -73,7 +74,8 @@ static int load(const char **what)
 	static void *lib;
 	static const struct { void *to; const char *name; } syms[] = {
 		{ &nl.socket_alloc, "nl_socket_alloc" }, { &nl.socket_free, "nl_socket_free" }, { &nl.socket_set_fd, "nl_socket_set_fd" },
-		{ &nl.socket_disable_seq_check, "nl_socket_disable_seq_check" }, { &nl.socket_modify_cb, "nl_socket_modify_cb" },
+		{ &nl.socket_disable_seq_check, "nl_socket_disable_seq_check" },
+		{ &nl.socket_disable_auto_ack, "nl_socket_disable_auto_ack" }, { &nl.socket_modify_cb, "nl_socket_modify_cb" },
 		{ &nl.socket_modify_err_cb, "nl_socket_modify_err_cb" }, { &nl.socket_add_membership, "nl_socket_add_membership" },
 		{ &nl.recvmsgs_default, "nl_recvmsgs_default" }, { &nl.hdr, "nlmsg_hdr" }, { &nl.send_simple, "nl_send_simple" },
 		{ &nl.find_attr, "nlmsg_find_attr" }, { &nl.get_u32, "nla_get_u32" },
@@ -169,23 +171,27 @@ static int resync(struct hv_monitor *m)
 
 enum hv_loss hv_monitor_read(struct hv_monitor *m)
 {
-	int resyncs = 0;
+	bool overrun = false;
 
 	hv_inside_enter();
 	for (int i = 0; i < READS_MAX; i++) {
 		int r = nl.recvmsgs_default(m->sk);
-		if (r == -NLE_AGAIN)
-			break;
 		if (r == -NLE_NOMEM) { /* ENOBUFS: messages were lost */
-			if (++resyncs > 8 || resync(m) < 0) {
-				hv_monitor_signal(m, HV_LOSS_OVERRUN);
+			overrun = true;
+		} else if (r == -NLE_AGAIN) {
+			if (!overrun)
 				break;
-			}
+			/* Not earlier: a socket with messages waiting stays congested, and the answer would be lost like the rest. */
+			overrun = false;
+			if (resync(m) < 0)
+				hv_monitor_signal(m, HV_LOSS_OVERRUN);
 		} else if (r < 0 && r != -NLE_INTR && r != -NLE_DUMP_INTR) {
 			hv_monitor_signal(m, HV_LOSS_OVERRUN);
 			break;
 		}
 	}
+	if (overrun) /* more than we can read: what the VF does meanwhile, nobody knows */
+		hv_monitor_signal(m, HV_LOSS_OVERRUN);
 	hv_inside_leave();
 	return (enum hv_loss)__atomic_load_n(&m->loss, __ATOMIC_ACQUIRE);
 }
@@ -237,6 +243,7 @@ int hv_monitor_open(struct hv_monitor **out, int upper, int lower, const char **
 		goto fail;
 	}
 	nl.socket_disable_seq_check(m->sk);
+	nl.socket_disable_auto_ack(m->sk); /* an answer is answer enough */
 	r = -EIO;
 	if (nl.socket_modify_cb(m->sk, NL_CB_VALID, NL_CB_CUSTOM, on_message, m) < 0 || nl.socket_modify_err_cb(m->sk, NL_CB_CUSTOM, on_error, m) < 0 ||
 	    nl.socket_add_membership(m->sk, RTNLGRP_LINK) < 0 || resync(m) < 0)
