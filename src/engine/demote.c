@@ -193,6 +193,38 @@ int hv_demote_locked(struct hv_sock *s, enum hv_why why, bool lost)
 	return s->type == SOCK_STREAM ? demote_tcp(s, why, lost) : demote_udp(s, why);
 }
 
+void hv_sock_abandon(struct hv_sock *s)
+{
+	struct hv_sock_priv *p = s->p;
+
+	atomic_store(&s->pinned, true);
+	hv_lock(&G.lock);
+	if (hv_sock_vf(s)) {
+		p->pend = NULL;
+		p->pend_tail = &p->pend;
+		atomic_store(&s->tier, HV_TIER_MOVING);
+		if (p->flow != NULL && G.vf != NULL)
+			hv_vf_flow_del(G.vf, p->flow);
+		p->flow = NULL;
+		hv_demux_del(s);
+		leftovers(s);
+		if (p->tcb != NULL) {
+			hv_tcp_release(p->tcb, &G.env);
+			hv_obj_free(p->tcb, hv_tcb_size());
+			p->tcb = NULL;
+			hv_unmap(p->aux, p->aux_len);
+			p->aux = NULL;
+		} else {
+			hv_udp_release(&p->udp, &G.env);
+		}
+		for (struct hv_epitem *it = p->items; it != NULL; it = it->s_next)
+			it->in_kernel = true; /* gone with the file: nothing to add again */
+		finish(s, HV_WHY_CLOSE, hv_now_ns());
+		p->park.parked = false;
+	}
+	hv_unlock(&G.lock);
+}
+
 void hv_demote_all_locked(enum hv_why why, bool lost)
 {
 	struct hv_sock *s = G.vf_socks, *next;

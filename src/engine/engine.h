@@ -55,6 +55,7 @@ struct hv_sock {
 	_Atomic uint32_t tier;     /* enum hv_tier */
 	_Atomic uint32_t inflight; /* threads inside a kernel call on this socket */
 	_Atomic uint32_t refs;
+	_Atomic uint32_t names;    /* descriptors of it in this process, counted by preload; starts at 1 */
 	_Atomic bool pinned;       /* never promote (again): shared, unsupported option ... */
 	uint8_t family;            /* AF_INET / AF_INET6 */
 	uint8_t type;              /* SOCK_STREAM / SOCK_DGRAM */
@@ -71,6 +72,7 @@ void hv_engine_init(void);
 void hv_engine_fork_prepare(void);   /* demotes everything, takes the lock */
 void hv_engine_fork_parent(void);
 void hv_engine_fork_child(void);     /* forgets ring and thread without touching the device; sockets are kernel-tier and pinned as shared */
+void hv_engine_stop(enum hv_why why); /* demotes everything and promotes nothing any more */
 void hv_engine_exit(void);           /* demotes everything, writes the summary; idempotent */
 
 /* fd: a descriptor of it; the socket is AF_INET/AF_INET6 STREAM or DGRAM. refs = 1. NULL: no memory, treat as unknown fd. */
@@ -81,6 +83,10 @@ void hv_sock_put(struct hv_sock *s);
 void hv_sock_fd_closed(struct hv_sock *s, int fd);
 /* The last fd of this process is about to be closed: demotes (FIN, linger, unsent data are the kernel's). Call before the real close. */
 void hv_sock_last_close(struct hv_sock *s, int fd);
+/* Its kernel socket is gone already (closed behind our back): release what it holds on the VF, without a hand-off. */
+void hv_sock_abandon(struct hv_sock *s);
+/* Descriptors of the library itself that the program must not close: at most n are stored, the count is returned. */
+int hv_engine_fds(int *fds, int n);
 /* s is reachable through newfd too (dup family): remember, so that work goes on when the first fd is closed. */
 void hv_sock_fd_added(struct hv_sock *s, int newfd);
 
@@ -125,6 +131,9 @@ int hv_vf_getsockopt(struct hv_sock *s, int level, int opt, void *val, socklen_t
 int hv_vf_queue(struct hv_sock *s, unsigned long req);
 
 /* ---- waiting ---- */
+/* The preload layer's signal wrapper adds one for each signal that this thread takes or puts aside: a wait that spins sees it and ends with -EINTR, as the
+ * sleep in the kernel would. */
+extern __thread uint32_t hv_sig_count __attribute__((tls_model("initial-exec")));
 /* Progress without waiting: poll the ring once if nobody else does. */
 void hv_progress(void);
 /* Current readiness of a VF-tier socket: EPOLLIN|OUT|RDHUP|HUP|ERR as the kernel would say; HV_MOVED as (uint32_t)... see return: false = moved. */

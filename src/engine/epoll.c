@@ -10,7 +10,6 @@
  */
 #include "engine/internal.h"
 
-#define KERNEL_LOOK_NS 20000u
 #define WANT(it) (((it)->events & 0xffffu) | EPOLLERR | EPOLLHUP)
 
 static uint64_t tag_ev(const struct hv_epoll *ep)
@@ -500,7 +499,7 @@ int hv_epoll_wait(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int max
 			hv_ring_poll((uint64_t)now);
 			n = collect(ep, ev, max);
 			hv_unlock(&G.lock);
-			bool due = (uint64_t)now - ep->kernel_seen_ns >= KERNEL_LOOK_NS || (n != 0 && ++ep->turns >= 8);
+			bool due = (uint64_t)now - ep->kernel_seen_ns >= HV_KERNEL_LOOK_NS || (n != 0 && ++ep->turns >= 8);
 			if (n < max && due) {
 				ep->kernel_seen_ns = (uint64_t)now;
 				ep->turns = 0;

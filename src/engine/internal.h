@@ -117,7 +117,7 @@ struct hv_sock_priv {
 	uint32_t fork_gen;                    /* born in this generation: a later fork has shared it */
 	bool k_drain, k_ready;                /* look into the kernel's queue first */
 	uint32_t k_turn;
-	uint64_t k_seen_ns;
+	uint64_t k_seen_ns, k_gap_ns;         /* looks into the kernel's queue: last, and how far apart; wider while they find nothing */
 	uint16_t ip_id;
 	struct hv_udp_dst dst[4];
 	uint32_t dst_turn;
@@ -179,7 +179,6 @@ struct hv_global {
 };
 extern struct hv_global G;
 
-extern __thread uint32_t hv_sig_count; /* bumped by preload's signal wrapper: a spin that sees it change ends with -EINTR */
 
 /* mem.c: fixed-size objects from mmap, never returned to the system; safe without malloc. */
 void *hv_obj_alloc(size_t size);
@@ -231,6 +230,8 @@ uint64_t hv_spin_budget(void);
 void hv_spin_learn(bool hit, uint64_t waited_ns);
 
 /* udp.c */
+#define HV_KERNEL_LOOK_NS 20000u   /* 0.2-0.5 us a look */
+#define HV_KERNEL_LOOK_MAX 320000u
 bool hv_udp_eligible(struct hv_sock *s, int fd, struct hv_tuple *t, int *upper, enum hv_why *why);
 bool hv_udp_readable(const struct hv_sock *s);
 ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags);

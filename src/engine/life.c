@@ -63,6 +63,12 @@ void hv_engine_fork_child(void)
 	memset(&S, 0, sizeof S); /* the child writes its own summary */
 }
 
+void hv_engine_stop(enum hv_why why)
+{
+	atomic_store(&G.off, true);
+	hv_demote_all(why);
+}
+
 void hv_engine_exit(void)
 {
 	static atomic_flag once = ATOMIC_FLAG_INIT;

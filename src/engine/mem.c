@@ -81,16 +81,6 @@ void hv_mem_fork_child(void)
 	arena_left = 0;
 }
 
-int hv_fd_high(int fd)
-{
-	int h = hv_sys_fcntl(fd, 1030 /* F_DUPFD_CLOEXEC */, 700);
-
-	if (h < 0) /* RLIMIT_NOFILE is low */
-		return fd;
-	hv_sys_close(fd);
-	return h;
-}
-
 uint8_t *hv_scratch(size_t len)
 {
 	if (len > G.scratch_len) {

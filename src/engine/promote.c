@@ -274,6 +274,7 @@ static enum hv_why promote_udp(struct hv_sock *s)
 		return HV_WHY_VF_ABSENT;
 	}
 	p->k_drain = true;
+	p->k_gap_ns = HV_KERNEL_LOOK_NS;
 	p->active_us = now_us;
 	p->settle_us = 0;
 	p->demote_pending = false;

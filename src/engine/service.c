@@ -28,6 +28,27 @@ void hv_service_kick(void)
 		hv_sys_write(G.ctl_fd, &one, sizeof one);
 }
 
+int hv_engine_fds(int *fds, int n)
+{
+	int k = 0;
+
+	hv_lock(&G.lock);
+	if (G.ctl_fd > 0 && k < n)
+		fds[k++] = G.ctl_fd;
+	for (struct hv_wakefd *w = G.wakefds; w != NULL && k < n; w = w->next)
+		fds[k++] = w->fd;
+	if (G.vf != NULL && k + 2 <= n) {
+		fds[k++] = hv_vf_channel_fd(G.vf);
+		fds[k++] = hv_vf_async_fd(G.vf);
+	}
+	if (G.mon != NULL && k < n)
+		fds[k++] = hv_monitor_fd(G.mon);
+	if (k < n)
+		k += hv_handoff_fds(fds + k, n - k);
+	hv_unlock(&G.lock);
+	return k < n ? k : n;
+}
+
 /* ---- opening ---- */
 
 static bool wanted(const struct hv_vf_pair *p)

@@ -22,6 +22,7 @@ struct hv_sock *hv_sock_new(int fd, int family, int type, bool nonblock)
 	s->family = (uint8_t)family;
 	s->type = (uint8_t)type;
 	atomic_store_explicit(&s->refs, 1, memory_order_relaxed);
+	atomic_store_explicit(&s->names, 1, memory_order_relaxed);
 	atomic_store_explicit(&s->nonblock, nonblock, memory_order_relaxed);
 	for (unsigned i = 0; i < HV_SOCK_FDS; i++)
 		p->fds[i] = -1;

@@ -13,8 +13,6 @@
 
 #include "engine/internal.h"
 
-#define KERNEL_LOOK_NS 20000u /* how often an empty VF queue makes us look into the kernel's (0.2 us a look) */
-
 /* How many UDP sockets in this netns have that local port: more than one and a rule would take a sibling's datagrams. -1: can't tell. */
 static int port_users(uint8_t family, uint16_t port)
 {
@@ -227,8 +225,10 @@ static ssize_t from_kernel(struct hv_sock *s, struct msghdr *msg, int flags, uin
 	if (r == -EAGAIN) {
 		p->k_drain = false;
 		p->k_ready = false;
+		p->k_gap_ns = p->k_gap_ns < HV_KERNEL_LOOK_MAX ? p->k_gap_ns * 2 : HV_KERNEL_LOOK_MAX;
 	} else if (r >= 0 && (flags & MSG_PEEK) == 0) {
 		HV_COUNT(udp_kernel_path);
+		p->k_gap_ns = HV_KERNEL_LOOK_NS;
 	}
 	return r;
 }
@@ -261,7 +261,7 @@ ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 	}
 	if (!hv_udp_peek(&p->udp, &d)) {
 		r = -EAGAIN;
-		if (now - p->k_seen_ns >= KERNEL_LOOK_NS)
+		if (now - p->k_seen_ns >= p->k_gap_ns)
 			r = from_kernel(s, msg, flags, now);
 		goto out;
 	}

@@ -14,8 +14,6 @@ __thread int hv_lock_held __attribute__((tls_model("initial-exec")));
 static __thread uint32_t spin_ns __attribute__((tls_model("initial-exec")));
 static __thread bool spin_set __attribute__((tls_model("initial-exec")));
 
-#define KERNEL_LOOK_NS 20000u
-
 void hv_lock_slow(struct hv_lock *l)
 {
 	for (unsigned i = 0; i < 200; i++) {
@@ -334,7 +332,7 @@ static int wait_rounds(struct state *st, int64_t deadline, const sigset_t *mask)
 			leave(st);
 			continue;
 		}
-		if (vf != 0 || now - look >= KERNEL_LOOK_NS || look == 0) {
+		if (vf != 0 || now - look >= HV_KERNEL_LOOK_NS || look == 0) {
 			look = now;
 			int r = look_kernel(st, vf);
 			if (r != 0) {
@@ -402,8 +400,10 @@ static bool kernel_ready(struct hv_sock *s, uint32_t events, uint64_t now)
 	struct timespec zero = { 0, 0 };
 
 	s->p->k_seen_ns = now;
-	if (hv_sys_ppoll(&p, 1, &zero, NULL) <= 0)
+	if (hv_sys_ppoll(&p, 1, &zero, NULL) <= 0) {
+		s->p->k_gap_ns = s->p->k_gap_ns < HV_KERNEL_LOOK_MAX ? s->p->k_gap_ns * 2 : HV_KERNEL_LOOK_MAX;
 		return false;
+	}
 	if ((p.revents & (POLLIN | POLLERR)) != 0)
 		s->p->k_ready = true;
 	return true;
@@ -433,14 +433,16 @@ int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns)
 		} else if (!hv_sock_vf(s)) {
 			return HV_MOVED;
 		}
-		if (s->type != SOCK_STREAM && (++turn & 7) == 0 && now - s->p->k_seen_ns >= KERNEL_LOOK_NS && kernel_ready(s, events, now))
-			return 0;
+		hv_cpu_relax();
+		if ((++turn & 3) != 0) /* a look costs less than the time of day */
+			continue;
 		if (sig != hv_sig_count)
 			return -EINTR;
-		hv_cpu_relax();
 		now = hv_now_ns();
 		if ((int64_t)now >= deadline_ns)
 			return -EAGAIN;
+		if (s->type != SOCK_STREAM && now - s->p->k_seen_ns >= s->p->k_gap_ns && kernel_ready(s, events, now))
+			return 0;
 	} while (now - start < budget);
 
 	struct hv_pollent e = { s, hv_sock_fd(s), (short)(events & 0xffff), 0 };
