@@ -162,6 +162,8 @@ void app_read(struct world *w, uint32_t who)
 				world_fail(w, "%u: stream broken at offset %u (of %u written)", who, a->read + i, peer->app.written);
 		}
 		a->read += got;
+		if (w->verbose)
+			printf("%12lu %u reads %u of %u\n", (unsigned long)w->now, who, got, avail);
 		if (got != 0)
 			w->progress_at = w->now;
 		side_after(w, who, acts);
@@ -173,8 +175,10 @@ void app_read(struct world *w, uint32_t who)
 		side_after(w, who, hv_tcp_ack_flush(s->h.tcb, w->now));
 	if (hv_tcp_readable(s->h.tcb) != 0) {
 		uint32_t wait = a->rd_us;
-		if (a->mode == READ_PAUSES && prng_ppm(&w->rng, 30000))
-			wait += prng_in(&w->rng, 10000, 3000000);
+		if (a->mode == READ_PAUSES && a->pauses != 0 && prng_ppm(&w->rng, 30000)) {
+			a->pauses--;
+			wait += prng_in(&w->rng, 10000, 5000000);
+		}
 		sched_read(w, who, wait);
 	}
 }

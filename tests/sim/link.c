@@ -57,11 +57,15 @@ void link_send(struct world *w, uint32_t from, const uint8_t *frame, uint32_t le
 	if (backlog * l->c.rate_bps / 8000000u > l->c.queue)
 		return; /* queue full */
 	l->free_at = start + (uint64_t)(len + 24) * 8000000u / l->c.rate_bps;
+	if (l->bad && w->now - l->last_at > 20000) /* bursts of loss end with time too, or a lone retransmission meets the same one for ever */
+		l->bad = false;
+	bool dense = w->now - l->last_at < 10000; /* thinning needs a row of ACKs; a lone probe gets through */
+	l->last_at = w->now;
 	if (l->bad ? prng_ppm(&w->rng, l->c.ge_good) : prng_ppm(&w->rng, l->c.ge_bad))
 		l->bad = !l->bad;
 	if (dark(w, w->now) || prng_ppm(&w->rng, l->c.loss) || (l->bad && prng_ppm(&w->rng, l->c.ge_loss)))
 		return;
-	if (l->c.thin != 0 && pure_ack(w, frame, len) && prng_ppm(&w->rng, l->c.thin))
+	if (dense && l->c.thin != 0 && pure_ack(w, frame, len) && prng_ppm(&w->rng, l->c.thin))
 		return;
 	deliver(w, from, frame, len, l->free_at + l->c.delay_us);
 	if (prng_ppm(&w->rng, l->c.dup))

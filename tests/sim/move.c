@@ -225,6 +225,7 @@ void move_thaw(struct world *w, uint32_t who)
 		free(s->late);
 		s->late = NULL;
 	} else if (s->late != NULL) {
+		s->late_sched = true;
 		world_push(w, w->now + prng_log(&w->rng, 0, 30000), EV_LATE, who);
 	}
 	s->app.blocked = true;
@@ -251,7 +252,10 @@ void move_late(struct world *w, uint32_t who)
 		world_fail(w, "%u: late octets: action %#x", who, acts);
 	if ((acts & HV_TCP_DROP) != 0) { /* no buffer to copy them to: they are acked, so it has to be tried again */
 		side_after(w, who, acts);
-		world_push(w, w->now + 1000, EV_LATE, who);
+		if (!s->late_sched) {
+			s->late_sched = true;
+			world_push(w, w->now + 1000, EV_LATE, who);
+		}
 		return;
 	}
 	memset(s->late, 0xbb, s->late_len);

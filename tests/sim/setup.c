@@ -156,7 +156,7 @@ static void setup_half(struct world *w, uint32_t i, uint32_t *flight_from, uint3
 		abort();
 	app_fill(w, i, unread, m->snd, m->snd_len);
 	app_fill(w, i, 0, pm->rcv, pm->rcv_len);
-	p->edge = m->snd_una + m->snd_wnd;
+	p->edge = p->edge_max = m->snd_una + m->snd_wnd;
 	s->sent_max = s->sent_stack = m->snd_nxt;
 	*flight_from = m->snd_una + arrived;
 	*flight_to = m->snd_nxt;
@@ -228,6 +228,13 @@ void world_setup(struct world *w)
 			m->ts_recent = (uint32_t)(w->now / 1000) - 20 + w->side[1 - i].img.ts_off;
 			m->ts_recent_valid = true;
 		}
+	}
+	for (uint32_t i = 0; i < 2; i++) { /* a reader that needs more than some 20 s would only look dead */
+		struct app *a = &w->side[i].app;
+		uint32_t n = w->side[1 - i].app.total / (a->rd_max / 8 + 1) + 1;
+		a->pauses = prng_in(&w->rng, 1, 8);
+		if (a->rd_us > 20000000 / n)
+			a->rd_us = 20000000 / n;
 	}
 	for (uint32_t i = 0; i < 2 && w->fail[0] == 0; i++) {
 		struct side *s = &w->side[i];

@@ -24,6 +24,7 @@ struct link_conf { /* one direction */
 struct link_state {
 	struct link_conf c;
 	uint64_t free_at; /* transmitter busy until */
+	uint64_t last_at; /* of the last frame */
 	bool bad;
 };
 
@@ -35,7 +36,7 @@ struct app {
 	uint32_t wr_max;      /* largest write */
 	uint32_t think_us;    /* between writes, 0 = bulk */
 	enum app_read mode;
-	uint32_t rd_max, rd_us;
+	uint32_t rd_max, rd_us, pauses;
 	uint32_t fast_ppm, more_ppm, opt_ppm;
 	/* progress; stream offset = sequence number - base */
 	uint32_t base;        /* sequence number of stream offset 0 */
@@ -53,7 +54,7 @@ struct side {
 	uint32_t move_us;
 	struct hv_buf *pend, **pend_tail; /* received, not polled yet */
 	uint32_t poll_us;
-	bool poll_sched, sq_sched, need_out, no_flush, no_csum_thin;
+	bool poll_sched, sq_sched, need_out, no_flush, late_sched;
 	uint32_t sq_us;
 	uint64_t timer_at;
 	uint64_t spin_at;     /* timeouts run at this very instant ... */
@@ -62,7 +63,7 @@ struct side {
 	uint8_t ws;           /* shift of the windows that this side advertises */
 	bool ts;
 	/* what this side has put on the wire */
-	uint32_t edge;        /* highest advertised right edge */
+	uint32_t edge, edge_max; /* advertised right edge, last and highest */
 	uint32_t sent_max;    /* highest sequence number + 1 sent, by stack or kernel */
 	uint32_t sent_stack;  /* the same, by the stack alone */
 	uint32_t last_ack, last_tsval;

@@ -68,8 +68,8 @@ static void judge_data(struct world *w, uint32_t who, const struct view *v)
 			return;
 		}
 	/* Beyond the edge that the peer has ever offered only a probe of one octet may go. */
-	if (before(peer->edge, v->seq + v->len) && v->len > 1)
-		world_fail(w, "%u: data up to %u exceeds the peer's window edge by %u", who, off + v->len, v->seq + v->len - peer->edge);
+	if (before(peer->edge_max, v->seq + v->len) && v->len > 1)
+		world_fail(w, "%u: data up to %u exceeds the peer's window edge by %u", who, off + v->len, v->seq + v->len - peer->edge_max);
 }
 
 static void judge_ack(struct world *w, uint32_t who, const struct view *v, bool kernel)
@@ -85,10 +85,12 @@ static void judge_ack(struct world *w, uint32_t who, const struct view *v, bool 
 		world_fail(w, "%u: ACK goes back by %u", who, s->last_ack - v->ack);
 	s->last_ack = v->ack;
 	s->seen_ack = true;
-	if (before(edge, s->edge))
+	/* Out of memory, a segment was refused: as in Linux the window may close at once, and opens again from there. */
+	if (before(edge, s->edge) && v->wnd != 0)
 		world_fail(w, "%u: advertised edge shrinks by %u (window %u << %u)", who, s->edge - edge, v->wnd, s->ws);
-	if (before(s->edge, edge))
-		s->edge = edge;
+	s->edge = edge;
+	if (before(s->edge_max, edge))
+		s->edge_max = edge;
 	for (uint32_t i = 0; i < v->nsack; i++) {
 		bool dsack = i == 0 && (!before(v->ack, v->sack[0][1]) ||
 		    (v->nsack > 1 && !before(v->sack[0][0], v->sack[1][0]) && !before(v->sack[1][1], v->sack[0][1])));

@@ -288,7 +288,10 @@ static void step(struct world *w, struct event *e)
 	case EV_SQ: sq_done(w, e->who); break;
 	case EV_MOVE: move_freeze(w, e->who); break;
 	case EV_THAW: move_thaw(w, e->who); break;
-	case EV_LATE: move_late(w, e->who); break;
+	case EV_LATE:
+		w->side[e->who].late_sched = false;
+		move_late(w, e->who);
+		break;
 	default: break;
 	}
 }
@@ -311,6 +314,24 @@ static bool at_rest(const struct world *w)
 			return false;
 	}
 	return true;
+}
+
+static void dump(const struct world *w)
+{
+	for (uint32_t i = 0; i < 2; i++) {
+		const struct side *s = &w->side[i];
+		struct hv_tcp_stat st;
+		printf("%u: ring %u of %u, pool %u of %u, chunks %u of %u, late %u%s", i, s->h.n_ring, s->h.conf.ring, s->h.env.n_free_rx, s->h.conf.n_rx,
+		    s->h.env.n_free_tx, s->h.conf.n_tx, s->late_len, s->frozen ? ", frozen" : "");
+		if (s->h.live) {
+			hv_tcp_stat(s->h.tcb, &st);
+			printf(", readable %u outq %u unsent %u, cwnd %u ca %u unacked %u sacked %u lost %u snd_wnd %u rto %u, deadline %ld",
+			    hv_tcp_readable(s->h.tcb), hv_tcp_outq(s->h.tcb), hv_tcp_outq_nsd(s->h.tcb), st.cwnd, st.ca_state, st.unacked, st.sacked,
+			    st.lost, st.snd_wnd, st.rto_us, (long)(hv_tcp_deadline(s->h.tcb) - w->now));
+		}
+		printf("; ooo %lu bad_seq %lu bad_ack %lu paws %lu damaged %u\n", (unsigned long)s->h.cnt.ooo_in, (unsigned long)s->h.cnt.bad_seq,
+		    (unsigned long)s->h.cnt.bad_ack, (unsigned long)s->h.cnt.paws_drops, s->dmg_seen);
+	}
 }
 
 static void loop(struct world *w)
@@ -370,6 +391,8 @@ bool world_run(struct world *w, uint64_t seed, struct pcap *pcap, bool verbose)
 	loop(w);
 	if (w->fail[0] == 0)
 		finish(w);
+	else if (verbose)
+		dump(w);
 	world_teardown(w);
 	return w->fail[0] == 0;
 }

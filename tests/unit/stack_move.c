@@ -228,10 +228,12 @@ static void late_octets(void **state)
 	assert_false(late(2700, 1000) & HV_TCP_READABLE);
 	late(2700, 1500);
 	assert_int_equal(rig_read(&r, 5000), 1500);
+	/* The kernel has acked them; the next ACK of ours covers them. */
+	in(&r, .seq = 4200, .len = 10);
 	rig_flush(&r);
 	rig_wait(&r, 500000);
 	assert_true(r.n_out != 0);
-	assert_int_equal(r.out[r.n_out - 1].ack, 4200);
+	assert_int_equal(r.out[r.n_out - 1].ack, 4210);
 	rig_drop_out(&r);
 }
 

@@ -163,6 +163,7 @@ static void window_scale(void **state)
 	r.img.snd_wscale = 3;
 	r.img.rcv_wscale = 7;
 	r.img.snd_cwnd = 1000;
+	r.img.snd_wnd = 1000;
 	rig_start(&r);
 	in(&r, .ack = 0, .wnd = 8 * 300); /* 300 << 3 */
 	rig_write(&r, 5000);
@@ -347,10 +348,9 @@ static void fast_retransmit_sack(void **state)
 	assert_int_equal(hv_tcp_outq(r.h.tcb), 0);
 }
 
+/* Two blocks that are new in one ACK come newest first (RFC 2018 4): that is no sign of reordering, so nothing has to wait. */
 static void two_holes(void **state)
 {
-	bool first = false, second = false;
-
 	(void)state;
 	r.img.opts = HV_TCPO_SACK;
 	rig_start(&r);
@@ -358,19 +358,63 @@ static void two_holes(void **state)
 	rig_drop_out(&r);
 	r.now += 10000;
 	in(&r, .ack = 0, .nsack = 2, .sack = { { 5000, 8000 }, { 1000, 4000 } });
-	r.now += 100;
-	in(&r, .ack = 0, .nsack = 2, .sack = { { 5000, 9000 }, { 1000, 4000 } });
-	r.now += 100;
-	in(&r, .ack = 0, .nsack = 2, .sack = { { 5000, 10000 }, { 1000, 4000 } });
-	rig_wait(&r, 20000);
+	assert_true(r.n_out != 0);
+	assert_int_equal(r.out[0].seq, 0);
+	assert_int_equal(r.out[0].len, 1000);
+	r.now += 10000;
+	in(&r, .ack = 4000, .nsack = 1, .sack = { { 5000, 10000 } });
+	bool second = false;
 	while (r.at_out != r.n_out) {
 		struct rig_seg *s = rig_take(&r);
-		first |= s->seq == 0 && s->len == 1000;
 		second |= s->seq == 4000 && s->len == 1000;
 		assert_true(s->seq == 0 || s->seq == 4000);
 	}
-	assert_true(first && second);
+	assert_true(second);
 	in(&r, .ack = 10000);
+}
+
+/* Overrides of cork and silly-window avoidance are no sign of a dead peer, however many there are. */
+static void pushes_do_not_add_up(void **state)
+{
+	(void)state;
+	r.img.cork = true;
+	rig_start(&r);
+	for (uint32_t i = 0; i < 100; i++) {
+		assert_int_equal(rig_write(&r, 10), 10);
+		for (int n = 0; n < 5 && r.n_out == 0; n++) {
+			rig_next(&r);
+			assert_false(r.acts & HV_TCP_TIMEDOUT);
+		}
+		rig_data(&r, i * 10, 10);
+		in(&r, .ack = i * 10 + 10);
+	}
+}
+
+static void silly_window_pushes_do_not_add_up(void **state)
+{
+	uint32_t acked = 0;
+
+	(void)state;
+	r.img.snd_wnd = 500; /* the peer's window is always just below a segment */
+	r.img.max_window = 64000;
+	rig_start(&r);
+	assert_int_equal(rig_write(&r, 50000), 50000);
+	for (uint32_t i = 0; i < 60; i++) {
+		for (int n = 0; n < 8 && r.n_out == 0; n++) {
+			rig_next(&r);
+			assert_false(r.acts & HV_TCP_TIMEDOUT);
+		}
+		assert_true(r.n_out != 0);
+		while (r.at_out != r.n_out) {
+			struct rig_seg *s = rig_take(&r);
+			if (s->seq + s->len > acked && s->len != 0)
+				acked = s->seq + s->len;
+		}
+		r.now += 1000;
+		in(&r, .ack = acked, .wnd = 500);
+	}
+	assert_true(acked > 10000);
+	rig_drop_out(&r);
 }
 
 /* The receiver forgets what it had SACKed (as the kernel does for the octets that a hand-off can't carry): the RTO repairs it. */
@@ -460,7 +504,11 @@ static void keepalive(void **state)
 	assert_int_equal(s->seq, 0xffffffffu);
 	assert_true(s->len <= 1);
 	in(&r, .ack = 0);
-	assert_in_range(rig_next(&r), 9000000, 11000000);
+	rig_drop_out(&r);
+	uint64_t quiet = 0; /* the timer may look in between */
+	while (r.n_out == 0)
+		quiet += rig_next(&r);
+	assert_in_range(quiet, 9000000, 11000000);
 	for (int i = 0; i < 10 && (r.acts & HV_TCP_TIMEDOUT) == 0; i++) {
 		rig_drop_out(&r);
 		rig_next(&r);
@@ -612,7 +660,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(write_and_ack), T(nagle), T(cork), T(msg_more), T(congestion_window), T(ack_division), T(receive_window),
 		T(window_scale), T(zero_window_probe), T(zero_window_silent_peer_times_out), T(window_shrunk_by_peer), T(rto_backoff),
-		T(user_timeout), T(rto_recovers), T(fast_retransmit_dupacks), T(fast_retransmit_sack), T(two_holes), T(reneging), T(wild_sack),
+		T(user_timeout), T(rto_recovers), T(fast_retransmit_dupacks), T(fast_retransmit_sack), T(two_holes), T(pushes_do_not_add_up), T(silly_window_pushes_do_not_add_up),
+		T(reneging), T(wild_sack),
 		T(tail_loss_probe), T(keepalive), T(tso), T(buffer_full_and_writable), T(notsent_lowat), T(send_fast),
 		T(chunk_stays_until_completion) };
 

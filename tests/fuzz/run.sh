@@ -1,0 +1,32 @@
+#!/bin/sh
+# run.sh [SECONDS] - builds the fuzz targets with clang and runs each for SECONDS (default 20, with --quick 5) on the seed corpus.
+# Without libFuzzer the corpus is replayed by a plain build. Exit 0: nothing found; 77: no compiler.
+# limit: 600
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+src=${HV_SRC:-$here/../..}
+seconds=${1:-20}
+[ $# -eq 0 ] && [ "${HV_QUICK:-0}" = 1 ] && seconds=5
+dir=$(mktemp -d) || exit 99
+trap 'rm -rf "$dir"' EXIT INT TERM
+flags="-std=gnu11 -D_GNU_SOURCE -O1 -g -fno-strict-aliasing -fno-omit-frame-pointer -I$src/src"
+san=-fsanitize=address,undefined
+rig="$src/tests/sim/host.c $src/tests/sim/seg.c"
+rc=0
+for t in frame tcp; do
+	corpus=$here/corpus/$t
+	# shellcheck disable=SC2086
+	if clang $flags $san,fuzzer -fno-sanitize-recover=undefined "$here/fuzz_$t.c" $rig "$src"/src/stack/*.c -o "$dir/$t" 2>"$dir/cc"; then
+		mkdir "$dir/c_$t"
+		"$dir/$t" -close_fd_mask=1 -max_total_time="$seconds" -max_len=2048 -timeout=10 -rss_limit_mb=1500 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix="${TMPDIR:-/tmp}/fuzz_$t-" "$dir/c_$t" "$corpus" >"$dir/log" 2>&1 || { cat "$dir/log"; rc=1; }
+		echo "$t: $(sed -n 's/^stat::number_of_executed_units: *//p' "$dir/log") inputs in $seconds s"
+	elif cc $flags "$here/fuzz_$t.c" "$here/replay.c" $rig "$src"/src/stack/*.c -o "$dir/$t" 2>"$dir/cc"; then
+		"$dir/$t" "$corpus"/* || rc=1
+	else
+		cat "$dir/cc"
+		command -v cc >/dev/null 2>&1 || exit 77
+		exit 1
+	fi
+done
+exit $rc
