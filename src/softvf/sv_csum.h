@@ -137,7 +137,8 @@ static inline bool sv_csum_ok4(const uint8_t *f, uint32_t len)
 		return false;
 	if (l.proto == 17 && f[l.l4 + 6] == 0 && f[l.l4 + 7] == 0)
 		return false;
-	return sv_fold(sv_sum(f + l.l3, (f[l.l3] & 15u) * 4, 0)) == 0xffff && sv_fold(sv_sum(f + l.l4, l.l4_len, sv_pseudo(f, &l, l.l4_len))) == 0xffff;
+	return sv_fold(sv_sum(f + l.l3, (f[l.l3] & 15u) * 4, 0)) == 0xffff &&
+	       sv_fold(sv_sum(f + l.l4, l.l4_len, sv_pseudo(f, &l, l.l4_len))) == 0xffff;
 }
 
 #endif

@@ -165,10 +165,20 @@ struct sv_flow {
 	struct sv_wire_rule *rule;
 };
 
-static inline struct sv_ctx *sv_ctx(struct ibv_context *c) { return (struct sv_ctx *)(void *)((char *)c - offsetof(struct sv_ctx, v.context)); }
-static inline bool sv_dead(const struct sv_wire *w) { return __atomic_load_n(&w->fatal, __ATOMIC_RELAXED) != 0; }
-static inline struct sv_wqe *sv_sqe(const struct sv_qp *q, uint32_t i) { return (struct sv_wqe *)(void *)(q->sq + (size_t)(i & q->sq_mask) * q->sq_stride); }
-static inline struct sv_wqe *sv_rqe(const struct sv_qp *q, uint32_t i) { return (struct sv_wqe *)(void *)(q->rq + (size_t)(i & q->rq_mask) * q->rq_stride); }
+static inline struct sv_ctx *sv_ctx(struct ibv_context *c)
+{
+	return (struct sv_ctx *)(void *)((char *)c - offsetof(struct sv_ctx, v.context));
+}
+
+static inline struct sv_wqe *sv_sqe(const struct sv_qp *q, uint32_t i)
+{
+	return (struct sv_wqe *)(void *)(q->sq + (size_t)(i & q->sq_mask) * q->sq_stride);
+}
+
+static inline struct sv_wqe *sv_rqe(const struct sv_qp *q, uint32_t i)
+{
+	return (struct sv_wqe *)(void *)(q->rq + (size_t)(i & q->rq_mask) * q->rq_stride);
+}
 
 /* dev */
 void sv_async_push(struct sv_ctx *c, enum ibv_event_type type, void *element);
@@ -186,7 +196,9 @@ static inline void *sv_mem(const struct sv_ctx *c, const struct ibv_pd *pd, cons
 	if (sv_unlikely(i >= SV_MR_CHUNK * SV_MR_CHUNKS || c->mrs[i / SV_MR_CHUNK] == NULL))
 		return NULL;
 	e = &c->mrs[i / SV_MR_CHUNK][i % SV_MR_CHUNK];
-	if (sv_unlikely(e->lkey != s->lkey || s->lkey == 0 || e->pd != pd || s->addr < e->iova || s->length > e->len || s->addr - e->iova > e->len - s->length))
+	if (sv_unlikely(e->lkey != s->lkey || s->lkey == 0 || e->pd != pd))
+		return NULL;
+	if (sv_unlikely(s->addr < e->iova || s->length > e->len || s->addr - e->iova > e->len - s->length))
 		return NULL;
 	if (sv_unlikely(write && !(e->access & IBV_ACCESS_LOCAL_WRITE)))
 		return NULL;

@@ -101,7 +101,7 @@ int sv_req_notify_cq(struct ibv_cq *cq, int solicited)
 		chan_arm_xsk(q->chan);
 		sv_unlock(&q->chan->lock);
 	}
-	if (q->tx_users > 0 && q->w->tx_stalled)
+	if (q->tx_users > 0 && sv_stalled(q->w))
 		sv_wire_wake(q->w, false);
 	return 0;
 }
@@ -289,7 +289,8 @@ struct ibv_cq_ex *sv_create_cq_ex(struct ibv_context *ctx, struct ibv_cq_init_at
 		errno = EIO;
 		return NULL;
 	}
-	if (a->cqe == 0 || a->cqe > SV_MAX_CQE || a->comp_vector != 0 || (a->comp_mask & ~(uint32_t)(IBV_CQ_INIT_ATTR_MASK_FLAGS | IBV_CQ_INIT_ATTR_MASK_PD)) != 0) {
+	if (a->cqe == 0 || a->cqe > SV_MAX_CQE || a->comp_vector != 0 ||
+	    (a->comp_mask & ~(uint32_t)(IBV_CQ_INIT_ATTR_MASK_FLAGS | IBV_CQ_INIT_ATTR_MASK_PD)) != 0) {
 		errno = EINVAL;
 		return NULL;
 	}
@@ -345,9 +346,11 @@ struct ibv_cq_ex *sv_create_cq_ex(struct ibv_context *ctx, struct ibv_cq_init_at
 	return &q->u.ex;
 }
 
-SV_EXPORT struct ibv_cq *ibv_create_cq(struct ibv_context *ctx, int cqe, void *cq_context, struct ibv_comp_channel *channel, int comp_vector)
+SV_EXPORT struct ibv_cq *ibv_create_cq(struct ibv_context *ctx, int cqe, void *cq_context, struct ibv_comp_channel *channel, int vector)
 {
-	struct ibv_cq_init_attr_ex a = { .cqe = cqe < 0 ? 0 : (uint32_t)cqe, .cq_context = cq_context, .channel = channel, .comp_vector = (uint32_t)comp_vector };
+	struct ibv_cq_init_attr_ex a = {
+		.cqe = cqe < 0 ? 0 : (uint32_t)cqe, .cq_context = cq_context, .channel = channel, .comp_vector = (uint32_t)vector,
+	};
 	struct ibv_cq_ex *x = sv_create_cq_ex(ctx, &a);
 
 	return x != NULL ? ibv_cq_ex_to_cq(x) : NULL;

@@ -146,7 +146,7 @@ static enum exec exec_tso(struct sv_qp *q, uint32_t idx, enum ibv_wc_status *st)
 		return EXEC_OK;
 	}
 	if (r == -EAGAIN) {
-		__atomic_store_n(&w->tx_stalled, 1, __ATOMIC_RELAXED);
+		sv_stall(w, 1);
 		return EXEC_WAIT;
 	}
 	if (r == -ENETDOWN || r == -ENXIO || r == -ENODEV) {
@@ -230,11 +230,12 @@ static void progress_locked(struct sv_wire *w)
 {
 	unsigned i;
 
-	__atomic_store_n(&w->tx_stalled, 0, __ATOMIC_RELAXED);
+	sv_stall(w, 0);
 	if (!sv_tx_empty(w))
 		sv_tx_kick(w);
 	sv_tx_retire(w, on_sent);
-	if (w->tx_hold && sv_tx_empty(w) && w->up) { /* only a burst was refused: see whether the link takes it now */
+	/* only a burst was refused: see whether the link takes it now */
+	if (w->tx_hold && sv_tx_empty(w) && __atomic_load_n(&w->up, __ATOMIC_ACQUIRE)) {
 		w->tx_hold = 0;
 		sv_tx_retire(w, on_sent);
 	}
@@ -242,7 +243,7 @@ static void progress_locked(struct sv_wire *w)
 		struct sv_qp *q = w->owner[i];
 
 		if (q != NULL && q->sq_exec != q->sq_head && !sq_run(q) && !w->tx_hold)
-			__atomic_store_n(&w->tx_stalled, 1, __ATOMIC_RELAXED);
+			sv_stall(w, 1);
 	}
 	if (!sv_tx_empty(w)) {
 		sv_tx_kick(w);
@@ -322,13 +323,13 @@ int sv_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr
 		if (sv_unlikely(q->sq_exec != q->sq_head)) { /* a list longer than the ring, or a stall */
 			progress_locked(w);
 			if (q->sq_exec != q->sq_head && !w->tx_hold)
-				__atomic_store_n(&w->tx_stalled, 1, __ATOMIC_RELAXED);
+				sv_stall(w, 1);
 		}
 	}
 	for (idx = first; sv_unlikely(idx != q->sq_head && q->sq_exec != q->sq_head); idx++)
 		if ((int32_t)(idx - q->sq_exec) >= 0)
 			sq_stash(q, idx);
-	if (sv_unlikely(w->tx_stalled))
+	if (sv_unlikely(sv_stalled(w)))
 		sv_wire_wake(w, false);
 out:
 	sv_unlock(&w->tx_lock);
@@ -519,7 +520,7 @@ static inline bool cq_ready(struct sv_cq *q)
 
 	if (q->head != __atomic_load_n(&q->tail, __ATOMIC_ACQUIRE))
 		return true;
-	if (sv_unlikely(w->tx_stalled) && q->tx_users > 0)
+	if (sv_unlikely(sv_stalled(w)) && q->tx_users > 0)
 		sv_progress(w);
 	else if (q->rx_users == 0 || !sv_rx_ready(w))
 		return false;

@@ -223,7 +223,9 @@ void sv_async_push(struct sv_ctx *c, enum ibv_event_type type, void *element)
 /* From the monitor thread. */
 void sv_notify(struct sv_wire *w, enum sv_event ev)
 {
-	static const enum ibv_event_type type[] = { [SV_EV_FATAL] = IBV_EVENT_DEVICE_FATAL, [SV_EV_DOWN] = IBV_EVENT_PORT_ERR, [SV_EV_UP] = IBV_EVENT_PORT_ACTIVE };
+	static const enum ibv_event_type type[] = {
+		[SV_EV_FATAL] = IBV_EVENT_DEVICE_FATAL, [SV_EV_DOWN] = IBV_EVENT_PORT_ERR, [SV_EV_UP] = IBV_EVENT_PORT_ACTIVE,
+	};
 	struct sv_ctx *c;
 	struct sv_chan *ch;
 
@@ -328,7 +330,8 @@ int sv_query_port(struct ibv_context *ctx, uint8_t port, struct ibv_port_attr *p
 	memset(&a, 0, sizeof a);
 	a.state = (l.flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING) ? IBV_PORT_ACTIVE : IBV_PORT_DOWN;
 	a.max_mtu = IBV_MTU_4096;
-	a.active_mtu = l.mtu >= 4096 ? IBV_MTU_4096 : l.mtu >= 2048 ? IBV_MTU_2048 : l.mtu >= 1024 ? IBV_MTU_1024 : l.mtu >= 512 ? IBV_MTU_512 : IBV_MTU_256;
+	for (a.active_mtu = IBV_MTU_4096; a.active_mtu > IBV_MTU_256 && l.mtu < 128u << a.active_mtu;) /* the largest that fits */
+		a.active_mtu--;
 	a.gid_tbl_len = 1;
 	a.pkey_tbl_len = 1;
 	a.max_msg_sz = SV_FRAME_MAX;

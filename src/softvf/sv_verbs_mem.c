@@ -92,8 +92,8 @@ static int reg(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova, unsigne
 {
 	struct sv_ctx *c = sv_ctx(pd->context);
 	uintptr_t from = (uintptr_t)addr & ~(uintptr_t)4095, to = ((uintptr_t)addr + len + 4095) & ~(uintptr_t)4095;
-	const unsigned known = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND |
-			       (unsigned)IBV_ACCESS_OPTIONAL_RANGE;
+	const unsigned known = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC |
+			       IBV_ACCESS_MW_BIND | (unsigned)IBV_ACCESS_OPTIONAL_RANGE;
 	struct sv_mrent *e;
 	struct sv_mr *m;
 	uint32_t key;

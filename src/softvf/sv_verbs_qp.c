@@ -94,8 +94,8 @@ static int create(struct sv_ctx *c, struct ibv_qp_init_attr_ex *a, struct sv_qp 
 		return EOPNOTSUPP;
 	if (!sv_capable(CAP_NET_RAW))
 		return EPERM;
-	if (a->send_cq == NULL || a->recv_cq == NULL || a->cap.max_send_wr > SV_MAX_WR || a->cap.max_recv_wr > SV_MAX_WR || a->cap.max_send_sge > SV_MAX_SGE ||
-	    a->cap.max_recv_sge > SV_MAX_SGE || a->cap.max_inline_data > SV_MAX_INLINE || tso > SV_MAX_TSO_HDR)
+	if (a->send_cq == NULL || a->recv_cq == NULL || a->cap.max_send_wr > SV_MAX_WR || a->cap.max_recv_wr > SV_MAX_WR ||
+	    a->cap.max_send_sge > SV_MAX_SGE || a->cap.max_recv_sge > SV_MAX_SGE || a->cap.max_inline_data > SV_MAX_INLINE || tso > SV_MAX_TSO_HDR)
 		return EINVAL;
 	r = -sv_wire_start(c->w);
 	if (r != 0)

@@ -10,14 +10,15 @@
  *   sv_wire_link.c   netdev list and state over rtnetlink, the monitor thread
  *
  * Locks: rx_lock protects the RX and fill rings, tx_lock the TX and completion rings and everything named tx_*, ctl the slow
- * things (start, rules, reference counts). Order: ctl, rx_lock, tx_lock; the data
- * path never holds two. Hot functions are inline
+ * things (start, rules, reference counts). Order: ctl, rx_lock, tx_lock; the data path never holds two. Hot functions are inline
  * here because a call and a spill per frame is measurable against a wire whose round trip is 3.6 us.
  *
  * Limits, all of them the kernel's: copy mode only (veth has no zero copy); one RX queue per process, chosen by SOFTVF_QUEUE;
  * frames that arrive on another queue of the netdev go to the kernel; a VLAN tag that the sending kernel keeps outside of the
- * frame (vlan devices on veth) isn't seen by rules; the sender must not leave checksums to "hardware" (ethtool -K <host end> tx
- * off) or received frames have wrong ones; needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF.
+ * frame (vlan devices on veth) isn't seen by rules; a veth whose other end has more TX queues than it has RX queues refuses the
+ * XDP program (ENOSPC); the sender must not leave checksums to "hardware" (ethtool -K <host end> tx off) or received frames have
+ * wrong ones; needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF. A frame counts as sent when the kernel has taken it: what a lost
+ * carrier or a full receiver swallows after that is the network's loss, as on hardware.
  */
 #ifndef SV_WIRE_H
 #define SV_WIRE_H
@@ -140,12 +141,17 @@ struct sv_wire {
 	void (*progress)(struct sv_wire *w);                 /* resume stalled sends */
 };
 
+static inline bool sv_dead(const struct sv_wire *w) { return __atomic_load_n(&w->fatal, __ATOMIC_RELAXED) != 0; }
+static inline bool sv_stalled(const struct sv_wire *w) { return __atomic_load_n(&w->tx_stalled, __ATOMIC_RELAXED) != 0; }
+static inline void sv_stall(struct sv_wire *w, uint32_t v) { __atomic_store_n(&w->tx_stalled, v, __ATOMIC_RELAXED); }
+
 /* ---- link ---- */
 /* Calls fn for each netdev of the calling thread's netns. */
 int sv_link_list(int (*fn)(const struct sv_link *l, void *arg), void *arg);
 int sv_wire_query(struct sv_wire *w, struct sv_link *out); /* fresh state; -ENODEV when gone */
 /* The wire for a netdev of the calling thread's netns; the hooks are set by the first opener. */
-int sv_wire_open(struct sv_wire **out, int ifindex, const char *name, void (*notify)(struct sv_wire *, enum sv_event), void (*progress)(struct sv_wire *));
+int sv_wire_open(struct sv_wire **out, int ifindex, const char *name, void (*notify)(struct sv_wire *, enum sv_event),
+		 void (*progress)(struct sv_wire *));
 void sv_wire_close(struct sv_wire *w);
 void sv_wire_wake(struct sv_wire *w, bool check); /* let the monitor run the face's progress, or look whether the netdev is there */
 
@@ -185,7 +191,10 @@ struct sv_frame {
 	} frag[SV_FRAGS_MAX];
 };
 
-static inline const struct xdp_desc *sv_rx_desc(const struct sv_wire *w, uint32_t i) { return (const struct xdp_desc *)w->rx.desc + (i & w->rx.mask); }
+static inline const struct xdp_desc *sv_rx_desc(const struct sv_wire *w, uint32_t i)
+{
+	return (const struct xdp_desc *)w->rx.desc + (i & w->rx.mask);
+}
 
 /* The next frame, or false. Its chunks go back to the kernel with sv_rx_put(). */
 static inline bool sv_rx_get(struct sv_wire *w, struct sv_frame *f)

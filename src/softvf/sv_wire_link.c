@@ -178,7 +178,7 @@ static void state(struct sv_wire *w, unsigned flags)
 {
 	uint32_t up = (flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING);
 
-	if (w->fatal || up == w->up)
+	if (sv_dead(w) || up == w->up)
 		return;
 	__atomic_store_n(&w->up, up, __ATOMIC_RELEASE);
 	w->notify(w, up ? SV_EV_UP : SV_EV_DOWN);
@@ -232,7 +232,7 @@ static void *monitor(void *arg)
 	recheck(w); /* what happened between opening and subscribing */
 	while (!__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
 		struct pollfd p[2] = { { .fd = w->nl_fd, .events = POLLIN }, { .fd = w->wake_fd, .events = POLLIN } };
-		bool stalled = __atomic_load_n(&w->tx_stalled, __ATOMIC_RELAXED) && !w->fatal && w->up;
+		bool stalled = sv_stalled(w) && !sv_dead(w) && w->up;
 		struct timespec ms = { 0, 1000000 };
 		uint64_t v;
 
@@ -277,7 +277,8 @@ static void wire_free(struct sv_wire *w)
 	free(w);
 }
 
-int sv_wire_open(struct sv_wire **out, int ifindex, const char *name, void (*notify)(struct sv_wire *, enum sv_event), void (*progress)(struct sv_wire *))
+int sv_wire_open(struct sv_wire **out, int ifindex, const char *name, void (*notify)(struct sv_wire *, enum sv_event),
+		 void (*progress)(struct sv_wire *))
 {
 	struct sv_wire *w, *o;
 	const char *q = getenv("SOFTVF_QUEUE");
@@ -310,7 +311,7 @@ int sv_wire_open(struct sv_wire **out, int ifindex, const char *name, void (*not
 
 	pthread_mutex_lock(&wires_lock);
 	for (o = wires; o != NULL; o = o->next) {
-		if (o->link.ifindex == ifindex && o->netns == w->netns && o->pid == w->pid && !o->fatal) {
+		if (o->link.ifindex == ifindex && o->netns == w->netns && o->pid == w->pid && !sv_dead(o)) {
 			o->refs++;
 			break;
 		}

@@ -144,7 +144,7 @@ int sv_rule_add(struct sv_wire *w, const struct sv_match *m, uint32_t prio, uint
 		return -ENOMEM;
 	pthread_mutex_lock(&w->ctl);
 	s = w->steer;
-	r = w->fatal ? -EIO : s == NULL ? -EINVAL : 0;
+	r = sv_dead(w) ? -EIO : s == NULL ? -EINVAL : 0;
 	if (r < 0)
 		goto out;
 	for (i = 0; i < (int)SV_NCLASS; i++) {

@@ -38,9 +38,9 @@ void sv_lock_slow(struct sv_lock *l)
 	} while (!sv_trylock(l));
 }
 
-static void ring_unmap(struct sv_ring *r)
+static void ring_unmap(struct sv_ring *r, bool mapped)
 {
-	if (r->map != NULL)
+	if (r->map != NULL && mapped)
 		munmap(r->map, r->maplen);
 	memset(r, 0, sizeof *r);
 }
@@ -127,17 +127,19 @@ static int xsk_bind(struct sv_wire *w)
 
 static void xsk_free(struct sv_wire *w)
 {
+	bool mapped = w->pid == hv_sys_getpid(); /* a forked child didn't inherit these mappings: something else may be there */
+
 	__atomic_store_n(&w->rx_seen, 0, __ATOMIC_RELAXED);
 	w->rx_prod = &w->zero;
 	/* the mappings pin the socket: as long as they exist the queue stays taken */
-	ring_unmap(&w->rx);
-	ring_unmap(&w->tx);
-	ring_unmap(&w->fill);
-	ring_unmap(&w->comp);
+	ring_unmap(&w->rx, mapped);
+	ring_unmap(&w->tx, mapped);
+	ring_unmap(&w->fill, mapped);
+	ring_unmap(&w->comp, mapped);
 	if (w->xsk_fd >= 0)
 		hv_sys_close(w->xsk_fd);
 	w->xsk_fd = -1;
-	if (w->umem != NULL)
+	if (w->umem != NULL && mapped)
 		munmap(w->umem, w->umem_len);
 	w->umem = NULL;
 }
@@ -228,7 +230,7 @@ void sv_tx_kick(struct sv_wire *w)
 	unsigned idle = 0;
 
 	__atomic_store_n(w->tx.prod, w->tx.p, __ATOMIC_RELEASE);
-	if (sv_unlikely(w->fatal))
+	if (sv_unlikely(sv_dead(w)))
 		return;
 	for (;;) {
 		uint32_t before = __atomic_load_n(w->tx.cons, __ATOMIC_RELAXED), after;
@@ -254,7 +256,7 @@ void sv_tx_kick(struct sv_wire *w)
 			return;
 		}
 		if (after == before && ++idle == 4) {
-			__atomic_store_n(&w->tx_stalled, 1, __ATOMIC_RELAXED);
+			sv_stall(w, 1);
 			return;
 		}
 		sv_tx_reap(w); /* a full completion ring stops the kernel, too */

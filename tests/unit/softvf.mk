@@ -1,5 +1,5 @@
 # Linked with softvf's libibverbs as a program is with the real one. They make their own network namespaces and skip without root.
-SOFTVF_TESTS = softvf_echo softvf_flow softvf_qp softvf_removal softvf_tso softvf_symbols
+SOFTVF_TESTS = softvf_echo softvf_flow softvf_qp softvf_removal softvf_threads softvf_tso softvf_symbols
 UNIT_TESTS += $(SOFTVF_TESTS)
 softvf_echo_SOURCES = tests/unit/softvf_echo.c tests/unit/softvf_rig.h
 softvf_echo_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
@@ -19,3 +19,6 @@ softvf_tso_LDADD = src/softvf/libibverbs.la $(CMOCKA_LIBS)
 softvf_symbols_SOURCES = tests/unit/softvf_symbols.c
 softvf_symbols_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 softvf_symbols_LDADD = src/softvf/libibverbs.la $(CMOCKA_LIBS) -ldl
+softvf_threads_SOURCES = tests/unit/softvf_threads.c tests/unit/softvf_rig.h
+softvf_threads_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) -pthread
+softvf_threads_LDADD = src/softvf/libibverbs.la $(CMOCKA_LIBS)

@@ -21,9 +21,10 @@ static int down(void **state)
 static void answer(struct rig *r, uint64_t id, uint32_t len, bool v6)
 {
 	struct ibv_sge s = { .addr = (uintptr_t)rx_buf(r, id), .length = len, .lkey = r->mr->lkey };
-	struct ibv_send_wr w = { .wr_id = id, .sg_list = &s, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED | IBV_SEND_IP_CSUM }, *bad;
+	struct ibv_send_wr w = { .wr_id = id, .sg_list = &s, .num_sge = 1, .opcode = IBV_WR_SEND }, *bad;
 	struct ibv_wc wc;
 
+	w.send_flags = IBV_SEND_SIGNALED | IBV_SEND_IP_CSUM;
 	turn(rx_buf(r, id), v6);
 	assert_int_equal(ibv_post_send(r->qp, &w, &bad), 0);
 	assert_true(poll_one(r->scq, &wc));
@@ -117,7 +118,7 @@ static void ipv6(void **state) { (void)state; echo(false, false, true); }
 /* A port without a rule is the kernel's, on the same address, while another port is ours; and ours never reaches the kernel. */
 static void unmatched(void **state)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7778), .sin_addr.s_addr = inet_addr(VF_IP) }, from;
+	struct sockaddr_in from;
 	socklen_t l = sizeof from;
 	struct ibv_flow *f;
 	struct ibv_wc wc;
@@ -128,11 +129,8 @@ static void unmatched(void **state)
 	(void)state;
 	rig_up(&r, VF, RIG_BUF, 8, false, false);
 	assert_non_null(f = rule(r.qp, false, 0, 7777, 0));
-	assert_true((k = socket(AF_INET, SOCK_DGRAM, 0)) >= 0);
-	assert_int_equal(bind(k, (struct sockaddr *)&a, sizeof a), 0);
-	a.sin_port = htons(7777);
-	assert_true((k2 = socket(AF_INET, SOCK_DGRAM, 0)) >= 0);
-	assert_int_equal(bind(k2, (struct sockaddr *)&a, sizeof a), 0);
+	k = own_udp(7778);
+	k2 = own_udp(7777);
 	s = peer_udp(9999, false);
 	peer_send(s, false, 7777, "mine", 4);
 	peer_send(s, false, 7778, "kernel", 6);

@@ -123,7 +123,6 @@ static void many(void **state)
 static void fragments(void **state)
 {
 	struct ibv_flow *f;
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7777), .sin_addr.s_addr = inet_addr(VF_IP) };
 	struct rig r;
 	char b[4000];
 	int s, k;
@@ -131,8 +130,7 @@ static void fragments(void **state)
 	(void)state;
 	rig_up(&r, VF, RIG_BUF, 16, false, false);
 	assert_non_null(f = rule(r.qp, false, 0, 7777, 0));
-	assert_true((k = socket(AF_INET, SOCK_DGRAM, 0)) >= 0);
-	assert_int_equal(bind(k, (struct sockaddr *)&a, sizeof a), 0);
+	k = own_udp(7777);
 	s = peer_udp(9999, false);
 	memset(b, 'f', sizeof b);
 	peer_send(s, false, 7777, b, 3000);

@@ -1,4 +1,4 @@
-/* A netdev that disappears is hardware that was hot-removed: silence, one fatal event, EIO from control verbs, success from destroy verbs. */
+/* A netdev that disappears is hardware that was hot-removed: silence, a fatal event, EIO from control verbs, success from destroy verbs. */
 #include "softvf_rig.h"
 
 #include <sys/epoll.h>

@@ -408,6 +408,19 @@ __attribute__((unused)) static int peer_udp(uint16_t port, bool v6)
 	return s;
 }
 
+/* A UDP socket of the kernel on the VF's own address. */
+__attribute__((unused)) static int own_udp(uint16_t port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = inet_addr(VF_IP) };
+	struct timeval tv = { 5, 0 };
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	assert_true(s >= 0);
+	setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+	assert_int_equal(bind(s, (struct sockaddr *)&a, sizeof a), 0);
+	return s;
+}
+
 __attribute__((unused)) static void peer_send(int s, bool v6, uint16_t port, const void *p, size_t n)
 {
 	if (v6) {

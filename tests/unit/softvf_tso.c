@@ -213,8 +213,9 @@ static void jumbo(void **state)
 		uint8_t *p = tx_buf(&a, 0);
 		uint32_t n;
 		struct ibv_sge sg[3];
-		struct ibv_send_wr w = { .wr_id = i, .sg_list = sg, .num_sge = 3, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED | IBV_SEND_IP_CSUM }, *bad;
+		struct ibv_send_wr w = { .wr_id = i, .sg_list = sg, .num_sge = 3, .opcode = IBV_WR_SEND }, *bad;
 
+		w.send_flags = IBV_SEND_SIGNALED | IBV_SEND_IP_CSUM;
 		for (k = 0; k < sizes[i]; k++)
 			big[k] = pattern(k + i);
 		n = make_udp(p, 4444, 5555, big, sizes[i]);
