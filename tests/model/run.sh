@@ -1,4 +1,5 @@
 #!/bin/sh
+# limit: 600
 # Model check of the hand-off order. Exit 0: the right order holds and each wrong one has a counterexample; 77: no spin or no compiler.
 set -u
 model=$(cd "$(dirname "$0")" && pwd)/handoff.pml
