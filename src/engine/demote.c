@@ -176,6 +176,7 @@ static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 		for (uint32_t o = 0; o < len; o += 1400)
 			hv_inject_tcp(&img, seq + o, img.snd_nxt, 16 /* ACK */, data + o, len - o < 1400 ? len - o : 1400);
 	hv_demux_del(s);
+	hv_info_past_vf(s);
 	hv_tcp_release(p->tcb, &G.env);
 	hv_obj_free(p->tcb, hv_tcb_size());
 	p->tcb = NULL;

@@ -127,6 +127,8 @@ ssize_t hv_vf_send(struct hv_sock *s, const void *buf, size_t len, int flags);
 bool hv_vf_setsockopt(struct hv_sock *s, int level, int opt, const void *val, socklen_t len);
 /* TCP_INFO etc. while on the VF: >0 bytes written, 0 = ask the kernel, HV_MOVED. */
 int hv_vf_getsockopt(struct hv_sock *s, int level, int opt, void *val, socklen_t *len);
+/* After the kernel has answered TCP_INFO in the kernel tier: adds what was counted before the last hand-off. */
+void hv_kernel_info(const struct hv_sock *s, void *val, socklen_t len);
 /* SIOCINQ / SIOCOUTQ / SIOCOUTQNSD: value, or HV_MOVED. */
 int hv_vf_queue(struct hv_sock *s, unsigned long req);
 

@@ -124,6 +124,8 @@ struct hv_sock_priv {
 	/* figures */
 	uint64_t vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
 	uint32_t promotes;
+	/* TCP_INFO counts that the present owner of the connection doesn't know: the kernel's restart at each hand-off, and so do the stack's */
+	struct hv_tcp_counts { uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans; uint32_t segs_in, segs_out, total_retrans; } past;
 };
 
 enum hv_ring_state { HV_RING_CLOSED, HV_RING_OPENING, HV_RING_READY, HV_RING_LOST };
@@ -228,6 +230,10 @@ void hv_wakefd_put(struct hv_wakefd *w);
 void hv_wakefd_signal(struct hv_wakefd *w);
 uint64_t hv_spin_budget(void);
 void hv_spin_learn(bool hit, uint64_t waited_ns);
+
+/* tcpopt.c, lock held */
+void hv_info_past_kernel(struct hv_sock *s, int fd); /* before a promotion */
+void hv_info_past_vf(struct hv_sock *s);             /* before the TCB is released */
 
 /* udp.c */
 #define HV_KERNEL_LOOK_NS 20000u   /* 0.2-0.5 us a look */

@@ -227,6 +227,7 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 		hv_unmap(p->aux, p->aux_len);
 		p->aux = NULL;
 	}
+	hv_info_past_kernel(s, fd);
 	p->settle_us = now_us + 30000;
 	p->active_us = now_us;
 	p->demote_pending = false;

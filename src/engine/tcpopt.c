@@ -147,6 +147,65 @@ static int put(void *val, socklen_t *len, const void *src, socklen_t n)
 	return (int)*len;
 }
 
+void hv_info_past_kernel(struct hv_sock *s, int fd)
+{
+	struct hv_tcp_counts *c = &s->p->past;
+	struct tcp_info ti;
+	socklen_t l = sizeof ti;
+
+	memset(&ti, 0, sizeof ti);
+	if (hv_sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &l) < 0)
+		return;
+	c->bytes_acked += ti.tcpi_bytes_acked;
+	c->bytes_received += ti.tcpi_bytes_received;
+	c->bytes_sent += ti.tcpi_bytes_sent;
+	c->bytes_retrans += ti.tcpi_bytes_retrans;
+	c->segs_in += ti.tcpi_segs_in;
+	c->segs_out += ti.tcpi_segs_out;
+	c->total_retrans += ti.tcpi_total_retrans;
+}
+
+void hv_info_past_vf(struct hv_sock *s)
+{
+	struct hv_tcp_counts *c = &s->p->past;
+	struct hv_tcp_stat st;
+
+	hv_tcp_stat(s->p->tcb, &st);
+	c->bytes_acked += st.bytes_acked;
+	c->bytes_received += st.bytes_received;
+	c->bytes_sent += st.bytes_sent;
+	c->bytes_retrans += st.bytes_retrans;
+	c->segs_in += (uint32_t)st.segs_in;
+	c->segs_out += (uint32_t)st.segs_out;
+	c->total_retrans += st.total_retrans;
+}
+
+/* A program takes differences of these: they must not go back. */
+static void add_past(const struct hv_sock *s, struct tcp_info *ti)
+{
+	const struct hv_tcp_counts *c = &s->p->past;
+
+	ti->tcpi_bytes_acked += c->bytes_acked;
+	ti->tcpi_bytes_received += c->bytes_received;
+	ti->tcpi_bytes_sent += c->bytes_sent;
+	ti->tcpi_bytes_retrans += c->bytes_retrans;
+	ti->tcpi_segs_in += c->segs_in;
+	ti->tcpi_segs_out += c->segs_out;
+	ti->tcpi_total_retrans += c->total_retrans;
+}
+
+void hv_kernel_info(const struct hv_sock *s, void *val, socklen_t len)
+{
+	struct tcp_info ti;
+
+	if (s->p->promotes == 0 || s->type != SOCK_STREAM)
+		return;
+	memset(&ti, 0, sizeof ti);
+	memcpy(&ti, val, len < sizeof ti ? len : sizeof ti);
+	add_past(s, &ti);
+	memcpy(val, &ti, len < sizeof ti ? len : sizeof ti);
+}
+
 /* The kernel's answer describes the parked socket: its static parts are true, the moving ones are ours. */
 static int tcp_info(struct hv_sock *s, void *val, socklen_t *len)
 {
@@ -186,6 +245,7 @@ static int tcp_info(struct hv_sock *s, void *val, socklen_t *len)
 	ti.tcpi_segs_in = (uint32_t)st.segs_in;
 	ti.tcpi_segs_out = (uint32_t)st.segs_out;
 	ti.tcpi_notsent_bytes = hv_tcp_outq_nsd(s->p->tcb);
+	add_past(s, &ti);
 	return put(val, len, &ti, l);
 }
 

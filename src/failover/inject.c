@@ -203,6 +203,8 @@ int hv_inject_tcp(const struct hv_tcp_image *img, uint32_t seq, uint32_t ack, ui
 	return 0;
 }
 
+#define RESEND_HEAD 32u
+
 void hv_resend(const struct hv_park *pk, const struct hv_tcp_image *img, uint32_t tsval)
 {
 	uint8_t b[SEG_MAX + 80];
@@ -213,7 +215,11 @@ void hv_resend(const struct hv_park *pk, const struct hv_tcp_image *img, uint32_
 	uint32_t edge = img->rcv_wup + img->rcv_wnd;
 
 	s.wnd = hv_seq_lt(img->rcv_nxt, edge) ? (edge - img->rcv_nxt) >> (img->rcv_wscale & 15) : 0;
-	for (uint32_t off = 0; off < sent; off += s.len) {
+	for (uint32_t off = 0, n = 0; off < sent; off += s.len, n++) {
+		/* A megabyte in flight would keep everybody waiting for milliseconds. The head fills the hole, the last segment's SACK tells the kernel
+		 * what is missing between them, and its own recovery sends that. */
+		if (n == RESEND_HEAD && sent - off > step)
+			off = sent - step;
 		s.seq = img->snd_una + off;
 		s.data = img->snd + off;
 		s.len = sent - off < step ? sent - off : step;
