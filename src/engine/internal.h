@@ -243,6 +243,8 @@ bool hv_udp_readable(const struct hv_sock *s);
 ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags);
 ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags);
 int hv_udp_inq(struct hv_sock *s);
+socklen_t hv_udp_addr(const struct hv_sock *s, const struct hv_tuple *t, struct sockaddr_storage *ss); /* the remote end, in the socket's family */
+void hv_udp_resend_unfinished(void);
 
 /* service.c */
 void hv_service_kick(void);
@@ -254,7 +256,7 @@ struct hv_stats {
 	_Atomic uint64_t promotes, promote_fails, demotes, demote_retries;
 	_Atomic uint64_t demote_why[HV_WHY_MAX], stay_why[HV_WHY_MAX], move_why[32];
 	_Atomic uint64_t kernel_rx_octets, kernel_tx_octets, kernel_calls, vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
-	_Atomic uint64_t udp_kernel_path, injected_unknown, sleeps, spins_hit, ring_opens, ring_losses;
+	_Atomic uint64_t udp_kernel_path, udp_resent, injected_unknown, sleeps, spins_hit, ring_opens, ring_losses;
 	_Atomic uint64_t promote_ns_max, promote_ns_sum, demote_ns_max, demote_ns_sum, failover_ns_max, failover_socks;
 };
 extern struct hv_stats S;

@@ -194,6 +194,7 @@ void hv_ring_failover(enum hv_loss cause)
 		if (G.env.n_free_rx == before)
 			break;
 	}
+	hv_udp_resend_unfinished();
 	hv_demote_all_locked(HV_WHY_VF_LOST, true);
 	hv_unlock(&G.lock);
 	uint64_t ns = hv_now_ns() - t0;

@@ -193,7 +193,7 @@ int hv_udp_inq(struct hv_sock *s)
 	return r;
 }
 
-static socklen_t addr_of(const struct hv_sock *s, const struct hv_tuple *t, struct sockaddr_storage *ss)
+socklen_t hv_udp_addr(const struct hv_sock *s, const struct hv_tuple *t, struct sockaddr_storage *ss)
 {
 	memset(ss, 0, sizeof *ss);
 	if (s->family == AF_INET) {
@@ -276,7 +276,7 @@ ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 	msg->msg_controllen = 0;
 	if (msg->msg_name != NULL) {
 		struct sockaddr_storage ss;
-		socklen_t l = addr_of(s, &d.tuple, &ss);
+		socklen_t l = hv_udp_addr(s, &d.tuple, &ss);
 		memcpy(msg->msg_name, &ss, msg->msg_namelen < l ? msg->msg_namelen : l);
 		msg->msg_namelen = l;
 	}

@@ -7,6 +7,32 @@
 
 #define DST_NS 1000000000u
 
+/* Copies of the last datagrams handed to the VF. If it dies before they complete, their fate is unknown: UDP may duplicate, but a datagram that the program has
+ * sent should not vanish because the host took a device away. Kept for payloads of up to one Ethernet frame. */
+#define COPIES 64u
+#define COPY_MAX 1472u
+static struct copy { uint32_t idx, len; struct hv_sock *s; struct hv_tuple to; uint8_t data[COPY_MAX]; } *copies;
+
+static void keep_copy(struct hv_sock *s, const struct hv_tuple *to, const struct hv_tx *tx, uint32_t idx)
+{
+	struct copy *c;
+
+	if (copies == NULL && (copies = hv_map(COPIES * sizeof *copies)) == NULL)
+		return;
+	c = &copies[idx % COPIES];
+	c->idx = idx;
+	c->s = NULL;
+	if (tx->payload > COPY_MAX)
+		return;
+	c->s = s;
+	c->to = *to;
+	c->len = 0;
+	for (unsigned i = 0; i < tx->nsge; i++) {
+		memcpy(c->data + c->len, tx->sge[i].addr, tx->sge[i].len);
+		c->len += tx->sge[i].len;
+	}
+}
+
 /* The address the kernel would send from: ask it, with a socket of our own. */
 static bool source_for(struct hv_tuple *t)
 {
@@ -142,7 +168,9 @@ ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags)
 			for (size_t i = 0; i < msg->msg_iovlen; i++)
 				if (msg->msg_iov[i].iov_len != 0)
 					tx.sge[tx.nsge++] = (struct hv_sge){ msg->msg_iov[i].iov_base, (uint32_t)msg->msg_iov[i].iov_len, 0 };
+			uint32_t idx = G.env.sq_next;
 			if (hv_vf_tx(G.vf, &G.env, &tx, now) == 0) {
+				keep_copy(s, &to, &tx, idx);
 				p->active_us = now / 1000u;
 				p->vf_tx_octets += len;
 				p->vf_tx_calls++;
@@ -163,4 +191,33 @@ ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags)
 out:
 	hv_unlock(&G.lock);
 	return r;
+}
+
+/* Lock held, the VF is lost, its sockets aren't demoted yet. */
+void hv_udp_resend_unfinished(void)
+{
+	uint32_t n = G.env.sq_next - G.env.sq_done;
+
+	if (copies == NULL)
+		return;
+	for (uint32_t i = G.env.sq_next - (n < COPIES ? n : COPIES); i != G.env.sq_next; i++) {
+		struct copy *c = &copies[i % COPIES];
+		struct hv_sock *s = G.vf_socks;
+		if (c->idx != i || c->s == NULL)
+			continue;
+		while (s != NULL && s != c->s)
+			s = s->p->v_next;
+		if (s == NULL)
+			continue; /* closed since */
+		struct sockaddr_storage ss;
+		struct iovec iov = { c->data, c->len };
+		struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+		if (s->p->tuple.rport == 0) {
+			m.msg_namelen = hv_udp_addr(s, &c->to, &ss);
+			m.msg_name = &ss;
+		}
+		if (hv_sys_sendmsg(hv_sock_fd(s), &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+			HV_COUNT(udp_resent);
+		c->s = NULL;
+	}
 }
