@@ -90,9 +90,10 @@ ssize_t hv_late_check(struct hv_park *pk, uint8_t *buf, size_t cap, bool *fin_or
 int hv_settle(struct hv_park *pk, uint32_t snd_una, uint32_t rcv_nxt);
 void hv_barrier(void);               /* wait until no softirq can still be in the old path */
 
-/* Put the connection back (1.4 steps 1-11). -EAGAIN: the kernel holds late octets that img lacks: hv_late_check(), feed them, export again. img: state and octets (img->snd: snd_una..snd_end; the part up to snd_nxt was sent).
- * lost: the sent part probably never arrived: resend it once through the raw socket at once. Returns 0 or -errno (socket stays parked, retry). U, the
- * unsent tail, is sent with the ordinary send(), growing SO_SNDBUF for the moment if it must; nothing is dropped. */
+/* Put the connection back (1.4 steps 1-11). img: state and octets (img->snd: snd_una..snd_end; the part up to snd_nxt was sent).
+ * lost: the sent part probably never arrived: resend it once through the raw socket at once. Returns 0 or -errno (socket stays parked, retry; our own stack
+ * may go on meanwhile). -EAGAIN: the kernel holds late octets that img lacks: hv_late_check(), feed them, export again. U, the unsent tail, is sent with the
+ * ordinary send(), growing SO_SNDBUF for the moment if it must; nothing is dropped. */
 int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost);
 
 /* Give an IP packet to the local kernel as if received (raw socket over lo). 0 or -errno. */
