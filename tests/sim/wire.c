@@ -79,6 +79,8 @@ static void judge_ack(struct world *w, uint32_t who, const struct view *v, bool 
 
 	if (before(peer->sent_max, v->ack))
 		world_fail(w, "%u: acks octets that were never sent", who);
+	if (before(s->edge_max, edge))
+		s->edge_max = edge;
 	if (kernel)
 		return;
 	if (s->seen_ack && before(v->ack, s->last_ack))
@@ -89,11 +91,10 @@ static void judge_ack(struct world *w, uint32_t who, const struct view *v, bool 
 	if (before(edge, s->edge) && v->wnd != 0)
 		world_fail(w, "%u: advertised edge shrinks by %u (window %u << %u)", who, s->edge - edge, v->wnd, s->ws);
 	s->edge = edge;
-	if (before(s->edge_max, edge))
-		s->edge_max = edge;
 	for (uint32_t i = 0; i < v->nsack; i++) {
-		bool dsack = i == 0 && (!before(v->ack, v->sack[0][1]) ||
-		    (v->nsack > 1 && !before(v->sack[0][0], v->sack[1][0]) && !before(v->sack[1][1], v->sack[0][1])));
+		bool dsack = i == 0 && !before(v->ack, v->sack[0][1]);
+		for (uint32_t j = 1; i == 0 && j < v->nsack; j++) /* RFC 2883: about octets inside a block that follows */
+			dsack |= !before(v->sack[0][0], v->sack[j][0]) && !before(v->sack[j][1], v->sack[0][1]);
 		if (!before(v->sack[i][0], v->sack[i][1]) || before(peer->sent_max, v->sack[i][1]))
 			world_fail(w, "%u: SACK block %u is empty or was never sent", who, i);
 		else if (!dsack && !before(v->ack, v->sack[i][0]))

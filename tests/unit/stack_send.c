@@ -588,7 +588,7 @@ static void notsent_lowat(void **state)
 	assert_false(hv_tcp_writable(r.h.tcb)); /* 9,000 unsent */
 	rig_drop_out(&r);
 	uint32_t acked = 0;
-	for (int i = 0; i < 20 && hv_tcp_outq_nsd(r.h.tcb) > 1000; i++) {
+	for (int i = 0; i < 20 && 2 * hv_tcp_outq_nsd(r.h.tcb) >= 2000; i++) {
 		acked = 10000 - hv_tcp_outq_nsd(r.h.tcb);
 		in(&r, .ack = acked);
 		rig_drop_out(&r);
