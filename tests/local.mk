@@ -8,8 +8,11 @@ include tests/lab/local.mk
 include tests/unit/vf.mk
 include tests/unit/softvf.mk
 
-EXTRA_DIST += tests/run tests/README.md tests/doc tests/lab tools/deps.sh .ci/run
+EXTRA_DIST += tests/run tests/README.md tools/deps.sh .ci/run
 
-# A file named like a make target can't be in EXTRA_DIST: make would run all tests to "make" it.
+# Scripts are found by name, here too: whole folders in EXTRA_DIST would bring what was built in them along. And a file named like a make target (check)
+# can't be there at all: make would run all tests to "make" it.
 dist-hook:
 	cp -p $(srcdir)/check $(distdir)/check
+	for d in doc lab; do $(MKDIR_P) $(distdir)/tests/$$d && cp -p $(srcdir)/tests/$$d/*.sh $(distdir)/tests/$$d/ || exit 1; done
+	cp -p $(srcdir)/tests/lab/*.py $(distdir)/tests/lab/
