@@ -28,6 +28,28 @@ static void kernel_sent(struct hv_tcb *t, struct hv_env *env, uint32_t ack, uint
 	t->tx_cur = NULL;
 }
 
+unsigned hv_space_event(struct hv_tcb *t, bool was_writable)
+{
+	uint32_t pipe = hv_pipe(t), unsent = t->snd_end - t->snd_nxt, q = t->snd_end - t->snd_una;
+	int32_t w = hv_seq_diff(t->snd_edge, t->snd_nxt);
+
+	if (was_writable && (t->tf & TF_NOSPACE) == 0)
+		return 0;
+	if (hv_tcp_writable(t)) {
+		t->tf &= ~TF_NOSPACE;
+		return HV_TCP_WRITABLE;
+	}
+	/* TCP_NOTSENT_LOWAT counts what isn't sent yet; part of that goes out right after this event. */
+	if ((t->tf & TF_LOWAT) == 0 || q >= t->sndbuf || t->sndbuf - q < q / 2 || w <= 0 || t->cwnd <= pipe)
+		return 0;
+	w = (int32_t)hv_min32((uint32_t)w, t->cwnd - pipe);
+	unsent -= hv_min32(unsent, (uint32_t)w);
+	if ((uint64_t)unsent * 2 >= t->notsent_lowat)
+		return 0;
+	t->tf &= ~TF_NOSPACE;
+	return HV_TCP_WRITABLE;
+}
+
 unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, uint64_t now)
 {
 	struct hv_ackinfo ai;
@@ -99,19 +121,14 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 		hv_enter_cwr(t, now);
 	reo = hv_recovery_ack(t, env, seg, &ai, now);
 	if (ai.acked != 0 && t->ca != HV_CA_RECOVERY) {
-		bool limited = t->cwnd < t->ssthresh ? t->cwnd / 2 < ai.prior_flight : ai.prior_flight + t->mss > t->cwnd || (t->tf & TF_CWND_LIM) != 0;
-
-		if (limited)
+		if (hv_cwnd_limited(t, ai.prior_flight))
 			hv_cc_ack(t, ai.acked, now);
 	}
-	t->tf &= ~TF_CWND_LIM;
 	if (reo != 0)
 		hv_set_rtx(t, HV_RTX_REO, now + reo);
 	else if (ai.acked != 0 || ai.sacked_new || hv_flight(t) == 0 || t->rtx_kind == HV_RTX_REO)
 		hv_timer_rearm(t, now);
-	if ((!was_writable || (t->tf & TF_NOSPACE) != 0) && ai.acked != 0 && hv_tcp_writable(t)) {
-		t->tf &= ~TF_NOSPACE;
-		act |= HV_TCP_WRITABLE;
-	}
+	if (ai.acked != 0 || wnd_changed)
+		act |= hv_space_event(t, was_writable);
 	return act;
 }

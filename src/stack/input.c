@@ -19,7 +19,7 @@ static inline unsigned ack_in_order(struct hv_tcb *t, uint32_t len, uint64_t now
 		return HV_TCP_OUT;
 	}
 	if (t->ack_at == HV_NEVER)
-		t->ack_at = now + HV_DELACK;
+		t->ack_at = now + (t->quick != 0 && (t->tf & TF_PINGPONG) == 0 ? HV_QUICKACK_US : HV_DELACK);
 	return 0;
 }
 
@@ -94,6 +94,7 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 			if (hv_seq_le(end, t->rcv_nxt) && (t->tf & TF_SACK) != 0) {
 				t->dsack.start = seg->seq;
 				t->dsack.end = seg->seq + seg->len;
+				t->ndsack = 1;
 			}
 			t->tf |= TF_ACK_NOW;
 		} else {
@@ -199,8 +200,7 @@ unsigned hv_tcp_input(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, 
 		uint32_t wnd = seg->wnd << t->snd_wscale;
 
 		if (acked != 0) {
-			bool limited = t->cwnd < t->ssthresh ? t->cwnd / 2 < flight : flight + t->mss > t->cwnd;
-			bool was_writable = hv_tcp_writable(t);
+			bool watch = hv_space_watch(t), was_writable = !hv_unlikely(watch) || hv_tcp_writable(t);
 
 			hv_rtt_sample(t, (uint32_t)now - t->timed_us, now);
 			t->snd_una += acked;
@@ -208,19 +208,20 @@ unsigned hv_tcp_input(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, 
 			hv_snd_acked(t, env, acked);
 			t->backoff = 0;
 			t->nrtx = 0;
-			if (limited)
+			if (hv_cwnd_limited(t, flight))
 				hv_cc_ack(t, acked, now);
-			if (hv_unlikely(!was_writable || (t->tf & TF_NOSPACE) != 0) && hv_tcp_writable(t)) {
-				t->tf &= ~TF_NOSPACE;
-				act |= HV_TCP_WRITABLE;
-			}
+			if (hv_unlikely(watch))
+				act |= hv_space_event(t, was_writable);
 			if (hv_likely(t->snd_una == t->snd_end))
 				hv_set_rtx(t, HV_RTX_OFF, HV_NEVER);
 			else
 				hv_timer_rearm(t, now);
 		}
-		t->snd_edge = seg->ack + wnd;
-		t->snd_wl1 = seg->seq;
+		/* as update_window() in ack.c; SEG.SEQ is RCV.NXT, so never behind SND.WL1 */
+		if (hv_likely(acked != 0 || seg->seq != t->snd_wl1 || hv_seq_gt(seg->ack + wnd, t->snd_edge)) || wnd == 0) {
+			t->snd_edge = seg->ack + wnd;
+			t->snd_wl1 = seg->seq;
+		}
 		if (hv_unlikely(wnd > t->max_wnd))
 			t->max_wnd = wnd;
 		t->fast_send = hv_fast_send(t);

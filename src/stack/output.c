@@ -10,15 +10,34 @@
 #define BURST_MAX 65000u /* payload and headers of a TSO burst must fit a 16-bit IP length */
 
 /* ---- SACK blocks that go with the next segment ---- */
-static inline unsigned sack_blocks(const struct hv_tcb *t)
+static HV_COLD void order_dsack(struct hv_tcb *t)
+{
+	/* RFC 2883 4: a duplicate above the cumulative ACK is followed by the block that contains it, or the peer takes it for a plain SACK */
+	if (hv_seq_le(t->dsack.end, t->rcv_nxt))
+		return;
+	for (unsigned i = 0; i < t->nrsack; i++) {
+		struct hv_block k = t->rsack[i];
+
+		if (hv_seq_ge(t->dsack.start, k.start) && hv_seq_le(t->dsack.end, k.end)) {
+			memmove(t->rsack + 1, t->rsack, i * sizeof k);
+			t->rsack[0] = k;
+			return;
+		}
+	}
+	t->ndsack = 0;
+}
+
+static inline unsigned sack_blocks(struct hv_tcb *t)
 {
 	unsigned n, max = (t->tf & TF_TS) != 0 ? 3 : 4;
 
-	if (hv_likely(t->nrsack == 0 && t->dsack.start == t->dsack.end))
+	if (hv_likely((t->nrsack | t->ndsack) == 0))
 		return 0;
 	if ((t->tf & TF_SACK) == 0)
 		return 0;
-	n = t->nrsack + (t->dsack.start != t->dsack.end);
+	if (t->ndsack != 0)
+		order_dsack(t);
+	n = (unsigned)t->nrsack + t->ndsack;
 	return n < max ? n : max;
 }
 
@@ -27,7 +46,7 @@ static uint8_t *put_sack(const struct hv_tcb *t, uint8_t *p, unsigned n)
 	unsigned i = 0;
 
 	p = hv_opt_put_sack_head(p, n);
-	if (t->dsack.start != t->dsack.end) { /* RFC 2883: the duplicate first */
+	if (t->ndsack != 0) { /* RFC 2883: the duplicate first */
 		p = hv_opt_put_block(p, t->dsack.start, t->dsack.end);
 		n--;
 	}
@@ -77,7 +96,7 @@ static inline void ack_sent(struct hv_tcb *t, bool data)
 	t->last_ack = t->rcv_nxt;
 	t->ack_at = HV_NEVER;
 	t->tf &= ~(TF_ACK_PEND | TF_ACK_NOW | TF_NOMEM);
-	t->dsack.start = t->dsack.end;
+	t->ndsack = 0;
 	if (t->quick != 0)
 		t->quick--;
 }
@@ -97,36 +116,6 @@ static inline uint32_t burst_max(const struct hv_env *env, uint32_t mss)
 }
 
 /* ---- decisions ---- */
-static inline bool nagle_holds(const struct hv_tcb *t)
-{
-	if ((t->tf & (TF_CORK | TF_MORE)) != 0)
-		return true;
-	/* Minshall's: only an earlier *small* segment holds this one */
-	return (t->tf & TF_NODELAY) == 0 && hv_seq_gt(t->snd_sml, t->snd_una);
-}
-
-uint32_t hv_fast_send(const struct hv_tcb *t)
-{
-	uint32_t n = t->mss, q, used;
-	int32_t w;
-
-	if (t->snd_end != t->snd_nxt || t->ca != HV_CA_OPEN || nagle_holds(t) ||
-	    (t->tf & (TF_DEAD | TF_PROBE | TF_TLP | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT | TF_NOMEM)) != 0 || t->nrsack != 0 || t->dsack.start != t->dsack.end)
-		return 0;
-	w = hv_seq_diff(t->snd_edge, t->snd_nxt);
-	if (w <= 0)
-		return 0;
-	n = hv_min32(n, (uint32_t)w);
-	used = hv_flight(t);
-	if (used >= t->cwnd)
-		return 0;
-	n = hv_min32(n, t->cwnd - used);
-	q = t->snd_end - t->snd_una;
-	if (q >= t->sndbuf)
-		return 0;
-	return hv_min32(n, t->sndbuf - q);
-}
-
 void hv_refresh(struct hv_tcb *t)
 {
 	t->fast_send = hv_fast_send(t);
@@ -136,11 +125,6 @@ void hv_refresh(struct hv_tcb *t)
 		t->pred = HV_PRED_NEVER;
 	else
 		t->pred = HV_ACK | ((t->tf & TF_TS) != 0 ? 0x100u : 0);
-}
-
-bool hv_may_send(const struct hv_tcb *t)
-{
-	return t->snd_end != t->snd_nxt || t->lost_out != 0 || (t->tf & (TF_ACK_NOW | TF_PROBE | TF_TLP | TF_HEAD)) != 0;
 }
 
 /* ---- what was sent ---- */
@@ -164,7 +148,7 @@ void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t no
 {
 	uint32_t now32 = (uint32_t)now, seq = t->snd_nxt;
 
-	if (t->snd_nxt == t->snd_una) {
+	if (hv_likely(t->snd_nxt == t->snd_una)) {
 		t->timed_us = now32;
 	} else if (t->rec_n != 0) {
 		hv_rec_sent(t, env, seq, seq + len, now32, 0);
@@ -284,7 +268,7 @@ static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, boo
 	unsigned nsack = sack_blocks(t), flags = HV_ACK;
 	uint32_t mss = t->mss - (nsack != 0 ? 4 + 8 * nsack : 0), avail = t->snd_end - t->snd_nxt, lim, n, seq = t->snd_nxt;
 	int32_t w = hv_seq_diff(t->snd_edge, seq);
-	bool hold = nagle_holds(t) && (t->tf & TF_PUSH) == 0;
+	bool hold = hv_nagle_holds(t) && (t->tf & TF_PUSH) == 0;
 
 	if (w <= 0)
 		return false;
@@ -404,9 +388,11 @@ uint32_t hv_tcp_send_fast(struct hv_tcb *t, struct hv_env *env, const void *data
 
 	if (len > t->fast_send || len == 0 || !hv_snd_room_for(t, env, len))
 		return 0;
-	edge = hv_rcv_window(t);
-	w = (edge - t->rcv_nxt + (1u << t->rcv_wscale) - 1) >> t->rcv_wscale; /* as hv_rcv_advertise(), which the commit does */
-	build(t, tx, t->snd_nxt, len, HV_ACK | HV_PSH, hv_min32(w, 65535), 0, now);
+	edge = t->rcv_edge;
+	w = hv_rcv_advertise(t);
+	t->adv_edge = t->rcv_edge; /* nothing is promised before the commit */
+	t->rcv_edge = edge;
+	build(t, tx, t->snd_nxt, len, HV_ACK | HV_PSH, w, 0, now);
 	tx->mss = 0;
 	tx->nsge = 1;
 	tx->inline_ok = true;
@@ -438,7 +424,7 @@ void hv_tcp_send_commit(struct hv_tcb *t, struct hv_env *env, const void *data, 
 	t->snd_end += len;
 	if (hv_unlikely(t->snd_nxt == t->snd_una && now - t->last_tx_us > HV_RTO_MIN && t->cwnd > hv_iw(t) && now - t->last_tx_us > hv_rto(t)))
 		idle_restart(t, now - t->last_tx_us);
-	(void)hv_rcv_advertise(t);
+	t->rcv_edge = t->adv_edge;
 	ack_sent(t, true);
 	count_out(t, 1, len);
 	hv_sent_new(t, env, len, now);
@@ -447,9 +433,11 @@ void hv_tcp_send_commit(struct hv_tcb *t, struct hv_env *env, const void *data, 
 
 uint32_t hv_tcp_write_room(const struct hv_tcb *t)
 {
-	uint32_t q = t->snd_end - t->snd_una;
+	uint32_t q = t->snd_end - t->snd_una, room = q < t->sndbuf ? t->sndbuf - q : 0, unsent = t->snd_end - t->snd_nxt;
 
-	return q < t->sndbuf ? t->sndbuf - q : 0;
+	if (hv_unlikely((t->tf & TF_LOWAT) != 0)) /* the kernel fills the buffer (up to 64 KB) with which it passes the mark */
+		room = unsent < t->notsent_lowat ? hv_min32(room, hv_max32(t->notsent_lowat - unsent, 65536)) : 0;
+	return room;
 }
 
 uint32_t hv_tcp_write(struct hv_tcb *t, struct hv_env *env, const void *data, uint32_t len, bool more, unsigned *act, uint64_t now)
@@ -478,7 +466,7 @@ bool hv_tcp_writable(const struct hv_tcb *t)
 
 	if (q >= t->sndbuf || t->sndbuf - q < q / 2)
 		return false;
-	if (hv_likely(t->notsent_lowat == UINT32_MAX))
+	if (hv_likely((t->tf & TF_LOWAT) == 0))
 		return true;
 	return (uint64_t)(t->snd_end - t->snd_nxt) * 2 < t->notsent_lowat;
 }

@@ -109,6 +109,7 @@ static void dsack_set(struct hv_tcb *t, uint32_t start, uint32_t end)
 	if ((t->tf & TF_SACK) != 0 && hv_seq_lt(start, end)) {
 		t->dsack.start = start;
 		t->dsack.end = end;
+		t->ndsack = 1;
 	}
 }
 
@@ -413,19 +414,6 @@ unsigned hv_rcv_data(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, u
 		hv_rcv_pull(t, env);
 	}
 	return act | HV_TCP_READABLE;
-}
-
-uint32_t hv_rcv_window(const struct hv_tcb *t)
-{
-	uint32_t free = t->rx_charge < t->rcvbuf ? t->rcvbuf - t->rx_charge : 0, win, edge;
-
-	/* Headers and the unused part of a slot cost room too, here as in the kernel, which must be able to take all of it back. */
-	win = hv_min32(free / 2 + free / 8, t->rwnd_lim);
-	edge = t->rcv_nxt + win;
-	/* RFC 9293 3.8.6.2.2: move the edge only by something worth while. */
-	if (hv_seq_diff(edge, t->rcv_edge) < (int32_t)hv_min32(t->rcv_mss, t->rwnd_lim / 2 + 1))
-		edge = t->rcv_edge;
-	return edge;
 }
 
 uint32_t hv_tcp_readable(const struct hv_tcb *t)

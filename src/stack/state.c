@@ -6,8 +6,6 @@
 #include "stack/cc.h"
 #include "stack/frame.h"
 
-#define QUICK_START HV_MAX_QUICKACKS
-
 size_t hv_tcb_size(void)
 {
 	return sizeof(struct hv_tcb);
@@ -47,11 +45,13 @@ static void make_template(struct hv_tcb *t, const uint8_t *l2, uint32_t l2_len)
 	t->hdr_len = (uint8_t)(ports + 4 - t->hdr);
 }
 
-/* What an empty receive queue may advertise: never more than the kernel could hold after a demotion. */
+/* What an empty receive queue may advertise: never more than the kernel could hold after a demotion, and not more than a quarter of the
+ * ring's buffers if all of it came. */
 static void rwnd_lim(struct hv_tcb *t)
 {
 	uint32_t w = t->rcvbuf / 2 + t->rcvbuf / 8;
 
+	w = hv_min32(w, t->pool_lim);
 	if (t->window_clamp != 0)
 		w = hv_min32(w, t->window_clamp);
 	t->rwnd_lim = hv_min32(w, 65535u << t->rcv_wscale);
@@ -111,6 +111,9 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 
 	/* receive side */
 	t->rcvbuf = img->rcvbuf;
+	t->pool_lim = UINT32_MAX;
+	if (env->rx_total != 0) /* half a slot of payload is a cautious guess */
+		t->pool_lim = hv_max32(env->rx_total / 4, 16) * hv_max32(env->free_rx != NULL ? env->free_rx->cap / 2 : 1024, 512);
 	t->window_clamp = img->window_clamp;
 	rwnd_lim(t);
 	t->rcv_nxt = img->rcv_nxt;
@@ -130,7 +133,7 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 		t->ts_recent_at = now;
 		t->tf |= TF_TS_KNOWN;
 	}
-	t->quick = QUICK_START;
+	t->quick = HV_MAX_QUICKACKS;
 	t->last_rx_us = t->last_tx_us = now;
 	t->ack_at = HV_NEVER;
 	if (t->last_ack != t->rcv_nxt) { /* the kernel was holding an ACK back */
@@ -141,6 +144,8 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 	/* send side */
 	t->sndbuf = img->sndbuf;
 	t->notsent_lowat = img->notsent_lowat != 0 ? img->notsent_lowat : UINT32_MAX;
+	if (t->notsent_lowat != UINT32_MAX)
+		t->tf |= TF_LOWAT;
 	t->snd_una = t->snd_nxt = t->snd_end = img->snd_una;
 	t->snd_sml = t->recover = t->cwr_end = t->rack_round_end = img->snd_una;
 	t->snd_edge = img->snd_una + img->snd_wnd;
@@ -183,6 +188,8 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 	if (t->snd_end != t->snd_nxt) {
 		t->tf |= TF_IMPORT;
 		t->import_end = t->snd_end;
+		if (t->snd_nxt == t->snd_una)
+			hv_timer_rearm(t, now); /* in case the caller is slow to ask for output */
 	}
 	hv_refresh(t);
 	return 0;
@@ -354,6 +361,7 @@ unsigned hv_tcp_setopt(struct hv_tcb *t, enum hv_tcp_opt opt, uint32_t val, uint
 		break;
 	case HV_TCP_NOTSENT_LOWAT:
 		t->notsent_lowat = val != 0 ? val : UINT32_MAX;
+		t->tf = t->notsent_lowat != UINT32_MAX ? t->tf | TF_LOWAT : t->tf & ~TF_LOWAT;
 		break;
 	case HV_TCP_WINDOW_CLAMP:
 		t->window_clamp = val;

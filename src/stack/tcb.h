@@ -31,6 +31,7 @@
 #define HV_RTO_MAX 120000000u
 #define HV_RTO_INIT 1000000u
 #define HV_DELACK 40000u
+#define HV_QUICKACK_US 1000u /* quick mode: the reader gets that long to answer before the ACK goes alone */
 #define HV_CORK_MAX 200000u
 #define HV_CHALLENGE_US 500000u
 #define HV_RETRIES2 15u
@@ -83,6 +84,7 @@ enum {
 	TF_DSACK_ROUND = 1u << 27,
 	TF_CWND_LIM = 1u << 28,  /* output was stopped by cwnd since the last ACK */
 	TF_NOMEM = 1u << 30,     /* in-order octets were refused: the next ACK says window 0, as the kernel's does */
+	TF_LOWAT = 1u << 31,     /* TCP_NOTSENT_LOWAT is set */
 	TF_UNDO_RX = 1u << 29,   /* something was retransmitted since undo_* were saved; undo_tsval is valid */
 };
 
@@ -143,7 +145,8 @@ struct hv_tcb {
 	uint32_t peer_delack_us; /* how long the peer was seen to sit on an ACK; part of the probe timeout */
 	uint16_t rec_head, rec_n, rec_cap;
 	uint8_t nrsack, quick;
-	uint8_t backoff, nrtx, dupacks, probes;
+	uint8_t backoff, nrtx, probes;
+	uint8_t ndsack;          /* 1: dsack is to be reported */
 	uint32_t sacked_out, lost_out, reno_sacked;
 	struct hv_chunk *tx_cur; /* chunk that holds snd_nxt, or NULL */
 	uint32_t tx_cur_base;    /* sequence number of index 0 of tx_cur */
@@ -156,7 +159,7 @@ struct hv_tcb {
 	uint32_t aux_len;
 	uint32_t ooo_n;
 	struct hv_block rsack[4];/* most recent first, RFC 2018 section 4 */
-	struct hv_block dsack;   /* start == end: none */
+	struct hv_block dsack;
 	uint32_t recover, recover_fs, prr_delivered, prr_out;
 	uint32_t rack_xmit_us, rack_end, rack_rtt, rack_fack;
 	uint32_t rack_mult, rack_persist, rack_round_end;
@@ -165,6 +168,7 @@ struct hv_tcb {
 	uint32_t cwr_end;
 	uint32_t import_end;
 	uint32_t min_rtt_prev;
+	uint32_t adv_edge;       /* what the last hv_tcp_send_fast() advertised; its commit makes it rcv_edge */
 	uint64_t min_rtt_at;
 	struct hv_cubic cubic;
 	/* cold: the rest */
@@ -177,12 +181,12 @@ struct hv_tcb {
 	uint32_t user_timeout_ms;
 	uint32_t notsent_lowat, window_clamp;
 	uint32_t mss_clamp, pmtu, user_mss;
+	uint32_t pool_lim;       /* window that the ring's pool can bear */
 	uint32_t rto_init;       /* until there is an RTT */
 	uint64_t bytes_acked, bytes_rexmit;
 	uint32_t total_rexmit;
 	int32_t err;
-	uint16_t ip_id;
-	uint8_t ttl, tos;
+	uint8_t ttl, tos, dupacks;
 	struct hv_xrec embed[HV_XREC_EMBED];
 };
 _Static_assert(offsetof(struct hv_tcb, rx_head) == 64, "line 0");
@@ -252,7 +256,18 @@ unsigned hv_rcv_inorder(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg
 unsigned hv_rcv_data(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now);                        /* any acceptable segment */
 void hv_rcv_pull(struct hv_tcb *t, struct hv_env *env); /* out-of-order octets that have become in-order */
 void hv_rcv_release(struct hv_tcb *t, struct hv_env *env);
-uint32_t hv_rcv_window(const struct hv_tcb *t); /* the right edge that could be advertised now, before it is rounded; never behind rcv_edge */
+/* The right edge that could be advertised now, before it is rounded; never behind rcv_edge. */
+static inline uint32_t hv_rcv_window(const struct hv_tcb *t)
+{
+	uint32_t room = t->rx_charge < t->rcvbuf ? t->rcvbuf - t->rx_charge : 0, edge;
+
+	/* Headers and the unused part of a slot cost room too, here as in the kernel, which must be able to take all of it back. */
+	edge = t->rcv_nxt + hv_min32(room / 2 + room / 8, t->rwnd_lim);
+	/* RFC 9293 3.8.6.2.2: move the edge only by something worth while. */
+	if (hv_seq_diff(edge, t->rcv_edge) < (int32_t)hv_min32(t->rcv_mss, t->rwnd_lim / 2 + 1))
+		edge = t->rcv_edge;
+	return edge;
+}
 /* Advertise: returns the window field, moves rcv_edge. */
 static inline uint32_t hv_rcv_advertise(struct hv_tcb *t)
 {
@@ -324,8 +339,50 @@ uint32_t hv_pto(const struct hv_tcb *t);
 
 /* output.c */
 void hv_refresh(struct hv_tcb *t); /* fast_send and pred, after every event */
-uint32_t hv_fast_send(const struct hv_tcb *t);
-bool hv_may_send(const struct hv_tcb *t); /* output has something to do (it may still find that it must wait) */
+static inline bool hv_nagle_holds(const struct hv_tcb *t)
+{
+	if ((t->tf & (TF_CORK | TF_MORE)) != 0)
+		return true;
+	/* Minshall's: only an earlier *small* segment holds this one */
+	return (t->tf & TF_NODELAY) == 0 && hv_seq_gt(t->snd_sml, t->snd_una);
+}
+static inline uint32_t hv_fast_send(const struct hv_tcb *t)
+{
+	const uint32_t stop = TF_CORK | TF_MORE | TF_DEAD | TF_PROBE | TF_TLP | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT | TF_NOMEM;
+	uint32_t used, n, room;
+	int32_t w;
+
+	if (((t->snd_end ^ t->snd_nxt) | (t->tf & stop) | t->ca | t->nrsack | t->ndsack) != 0)
+		return 0;
+	if ((t->tf & TF_NODELAY) == 0 && hv_seq_gt(t->snd_sml, t->snd_una))
+		return 0;
+	used = t->snd_nxt - t->snd_una; /* == what is queued */
+	w = hv_seq_diff(t->snd_edge, t->snd_nxt);
+	room = hv_min32(t->cwnd, t->sndbuf);
+	if (w <= 0 || used >= room)
+		return 0;
+	n = hv_min32(t->mss, (uint32_t)w);
+	return hv_min32(n, room - used);
+}
+/* output has something to do (it may still find that it must wait) */
+static inline bool hv_may_send(const struct hv_tcb *t)
+{
+	return ((t->snd_end ^ t->snd_nxt) | t->lost_out | (t->tf & (TF_ACK_NOW | TF_PROBE | TF_TLP | TF_HEAD))) != 0;
+}
+/* Did cwnd limit what is being acknowledged? Only then may it grow (RFC 7661's question, Linux's answer). */
+static inline bool hv_cwnd_limited(struct hv_tcb *t, uint32_t flight)
+{
+	bool stopped = (t->tf & TF_CWND_LIM) != 0;
+
+	t->tf &= ~TF_CWND_LIM;
+	return stopped || (t->cwnd < t->ssthresh ? t->cwnd / 2 < flight : flight + t->mss > t->cwnd);
+}
+/* WRITABLE, if what an ACK has freed (or what output will send next because of it) makes the difference. */
+unsigned hv_space_event(struct hv_tcb *t, bool was_writable);
+static inline bool hv_space_watch(const struct hv_tcb *t)
+{
+	return (t->tf & (TF_NOSPACE | TF_LOWAT)) != 0 || t->snd_end - t->snd_una > t->sndbuf / 2;
+}
 void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t now);
 
 /* state.c, pmtu.c */

@@ -37,13 +37,14 @@ static uint64_t rto_at(const struct hv_tcb *t, uint64_t now)
 	return at;
 }
 
-static void arm_probe(struct hv_tcb *t, uint64_t now)
+/* Not later than the RTO of the oldest segment would come. */
+static inline void arm_probe(struct hv_tcb *t, uint64_t now)
 {
-	uint64_t pto = hv_pto(t), left;
-	int32_t l = hv_seq_diff(head_xmit(t) + hv_rto(t), (uint32_t)now);
+	int32_t pto = (int32_t)hv_min32(hv_pto(t), HV_RTO_MAX), left = hv_seq_diff(head_xmit(t) + hv_rto(t), (uint32_t)now);
 
-	left = l > 0 ? (uint64_t)l : 1;
-	hv_set_rtx(t, HV_RTX_TLP, now + hv_min64(pto, left));
+	if (pto > left)
+		pto = left > 0 ? left : 1;
+	hv_set_rtx(t, HV_RTX_TLP, now + (uint32_t)pto);
 }
 
 /* Something was acknowledged, or an event is over: what is to be waited for now? */
@@ -70,6 +71,10 @@ void hv_timer_rearm(struct hv_tcb *t, uint64_t now)
 /* Something was sent. RFC 6298 5.1: the RTO is started, not restarted; a probe timeout follows the last new data (RFC 8985 7.2). */
 void hv_timer_sent(struct hv_tcb *t, uint64_t now)
 {
+	if (hv_likely(t->rtx_kind == HV_RTX_OFF) && tlp_possible(t)) {
+		hv_set_rtx(t, HV_RTX_TLP, now + hv_min32(hv_pto(t), hv_rto(t))); /* nothing older is in flight */
+		return;
+	}
 	switch (t->rtx_kind) {
 	case HV_RTX_OFF:
 	case HV_RTX_PERSIST:
