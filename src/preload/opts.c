@@ -1,0 +1,293 @@
+/*
+ * opts.c - setsockopt, getsockopt, fcntl, ioctl.
+ *
+ * An option goes to the kernel's socket first, whatever the tier; its verdict is the caller's, our mirrors follow (architecture rule 4). Options that act on the
+ * connection itself rather than store a value need it alive in the kernel before: live_first[].
+ */
+#include <linux/filter.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "preload/io.h"
+#include "preload/proc.h"
+
+#ifndef TCP_AO_ADD_KEY
+#define TCP_AO_ADD_KEY 38
+#define TCP_AO_DEL_KEY 39
+#define TCP_AO_INFO 40
+#define TCP_AO_GET_KEYS 41
+#define TCP_AO_REPAIR 42
+#endif
+#ifndef SO_RCVTIMEO_NEW
+#define SO_RCVTIMEO_NEW 66
+#define SO_SNDTIMEO_NEW 67
+#endif
+
+/* The second column says whether the socket may come back to the VF afterwards. */
+static const struct {
+	int level, opt;
+	bool pin;
+} live_first[] = {
+	/* a program that does its own hand-off (CRIU, keepalived) must find its connection where it expects it */
+	{ IPPROTO_TCP, TCP_REPAIR, true },
+	{ IPPROTO_TCP, TCP_REPAIR_QUEUE, true },
+	{ IPPROTO_TCP, TCP_REPAIR_OPTIONS, true },
+	{ IPPROTO_TCP, TCP_REPAIR_WINDOW, true },
+	{ IPPROTO_TCP, TCP_QUEUE_SEQ, true },
+	{ IPPROTO_TCP, TCP_TIMESTAMP, true },
+	/* kernel TLS and the like take over the kernel's data path */
+	{ IPPROTO_TCP, TCP_ULP, true },
+	/* authentication of segments: our stack doesn't do it */
+	{ IPPROTO_TCP, TCP_MD5SIG, true },
+	{ IPPROTO_TCP, TCP_MD5SIG_EXT, true },
+	{ IPPROTO_TCP, TCP_AO_ADD_KEY, true },
+	{ IPPROTO_TCP, TCP_AO_DEL_KEY, true },
+	{ IPPROTO_TCP, TCP_AO_INFO, true },
+	{ IPPROTO_TCP, TCP_AO_REPAIR, true },
+	/* moves octets, out of the kernel's own pages */
+	{ IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE, true },
+	/* asks for another algorithm than the stack's */
+	{ IPPROTO_TCP, TCP_CONGESTION, true },
+	/* control messages with each read; delayed transmission; both need the kernel's queues */
+	{ IPPROTO_TCP, TCP_INQ, true },
+	{ IPPROTO_TCP, TCP_TX_DELAY, true },
+	/* filters see packets that don't pass the kernel; the parking guard uses the filter's place too */
+	{ SOL_SOCKET, SO_ATTACH_FILTER, true },
+	{ SOL_SOCKET, SO_ATTACH_BPF, true },
+	{ SOL_SOCKET, SO_DETACH_FILTER, true },
+	{ SOL_SOCKET, SO_LOCK_FILTER, true },
+	{ SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, true },
+	{ SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, true },
+	/* change the route: where it leads is decided anew at the next promotion */
+	{ SOL_SOCKET, SO_BINDTODEVICE, false },
+	{ SOL_SOCKET, SO_BINDTOIFINDEX, false },
+	{ SOL_SOCKET, SO_MARK, true },
+	/* UDP: the set of addresses that it receives from changes */
+	{ IPPROTO_IP, IP_ADD_MEMBERSHIP, true },
+	{ IPPROTO_IPV6, IPV6_JOIN_GROUP, true },
+};
+
+/* 0: no; 1: demote first; 2: and keep it there. */
+static int needs_live(int level, int opt)
+{
+	for (size_t i = 0; i < sizeof live_first / sizeof live_first[0]; i++)
+		if (live_first[i].level == level && live_first[i].opt == opt)
+			return live_first[i].pin ? 2 : 1;
+	return 0;
+}
+
+static void mirror_timeout(struct hv_sock *s, int opt, const void *val, socklen_t len)
+{
+	struct timeval tv;
+	_Atomic int64_t *to = opt == SO_RCVTIMEO || opt == SO_RCVTIMEO_NEW ? &s->rcvtimeo_ns : &s->sndtimeo_ns;
+
+	if (len < sizeof tv)
+		return;
+	memcpy(&tv, val, sizeof tv); /* on 64-bit both forms are two 64-bit words */
+	if (tv.tv_sec < 0)
+		atomic_store(to, 1); /* the kernel takes it for "don't wait" */
+	else if (tv.tv_sec >= INT64_MAX / 2000000000)
+		atomic_store(to, 0);
+	else
+		atomic_store(to, tv.tv_sec * 1000000000 + tv.tv_usec * 1000);
+}
+
+HV_EXPORT int setsockopt(int fd, int level, int opt, const void *val, socklen_t len)
+{
+	struct hv_file *f = hv_sock_at(fd);
+	int r, live;
+
+	if (f == NULL)
+		return REAL(setsockopt)(fd, level, opt, val, len);
+	struct hv_sock *s = f->s;
+	live = needs_live(level, opt);
+	for (;;) {
+		bool vf = hv_sock_vf(s);
+		if (vf && live != 0) {
+			hv_to_kernel(s, HV_WHY_OPTION);
+			continue;
+		}
+		if (!vf && !hv_kernel_enter(s)) /* a promotion reads the options: before or after, not in between */
+			continue;
+		r = REAL(setsockopt)(fd, level, opt, val, len);
+		if (r < 0)
+			r = -errno;
+		if (!vf)
+			hv_kernel_leave(s, 0);
+		if (r == 0 && level == SOL_SOCKET && (opt == SO_RCVTIMEO || opt == SO_SNDTIMEO || opt == SO_RCVTIMEO_NEW || opt == SO_SNDTIMEO_NEW))
+			mirror_timeout(s, opt, val, len);
+		if (r == 0 && live == 2)
+			hv_keep_in_kernel(s, HV_WHY_OPTION);
+		if (r == 0 && vf) {
+			hv_engine_enter();
+			if (!hv_vf_setsockopt(s, level, opt, val, len))
+				hv_sock_pin(s, HV_WHY_OPTION);
+			hv_engine_leave();
+		}
+		break;
+	}
+	hv_file_put(f);
+	return (int)hv_ret(r);
+}
+
+HV_EXPORT int getsockopt(int fd, int level, int opt, void *restrict val, socklen_t *restrict len)
+{
+	struct hv_file *f = hv_sock_at(fd);
+	int r = 0;
+
+	if (f == NULL)
+		return REAL(getsockopt)(fd, level, opt, val, len);
+	struct hv_sock *s = f->s;
+	if (level == IPPROTO_TCP && (needs_live(level, opt) != 0) && opt != TCP_CONGESTION)
+		hv_to_kernel(s, HV_WHY_OPTION);
+	if (hv_sock_vf(s) && !hv_bad_range(len, sizeof *len) && (int)*len >= 0 && !hv_bad_range(val, *len)) {
+		hv_engine_enter();
+		r = hv_vf_getsockopt(s, level, opt, val, len);
+		hv_engine_leave();
+		if (r > 0 || (r < 0 && r != HV_MOVED)) {
+			hv_file_put(f);
+			return (int)hv_ret(r > 0 ? 0 : r);
+		}
+	}
+	for (;;) { /* not in the middle of a move: half of the options would be the parked socket's */
+		bool vf = hv_sock_vf(s);
+		if (!vf && !hv_kernel_enter(s))
+			continue;
+		r = REAL(getsockopt)(fd, level, opt, val, len);
+		if (r < 0)
+			r = -errno;
+		if (!vf)
+			hv_kernel_leave(s, 0);
+		break;
+	}
+	hv_file_put(f);
+	return (int)hv_ret(r);
+}
+
+/* ---- fcntl ---- */
+
+HV_EXPORT int fcntl(int fd, int cmd, ...)
+{
+	va_list ap;
+	va_start(ap, cmd);
+	long arg = va_arg(ap, long);
+	va_end(ap);
+
+	switch (cmd) {
+	case F_DUPFD:
+	case F_DUPFD_CLOEXEC:
+		return hv_tab_duplicated(fd, REAL(fcntl)(fd, cmd, arg));
+	case F_SETFL:
+	case F_SETOWN:
+	case F_SETOWN_EX:
+	case F_SETSIG:
+		break;
+	default:
+		return REAL(fcntl)(fd, cmd, arg);
+	}
+	struct hv_file *f = hv_sock_at(fd);
+	if (f == NULL)
+		return REAL(fcntl)(fd, cmd, arg);
+	if (cmd != F_SETFL || (arg & O_ASYNC) != 0) /* SIGIO comes from the kernel's socket */
+		hv_keep_in_kernel(f->s, HV_WHY_CALL);
+	int r = REAL(fcntl)(fd, cmd, arg), e = errno;
+	if (r == 0 && cmd == F_SETFL)
+		atomic_store(&f->s->nonblock, (arg & O_NONBLOCK) != 0);
+	hv_file_put(f);
+	errno = e;
+	return r;
+}
+
+/* ---- ioctl ---- */
+
+static int queue(struct hv_sock *s, int fd, unsigned long req, int *out)
+{
+	int r;
+
+	for (;;) {
+		if (hv_sock_vf(s)) {
+			if (hv_bad_range(out, sizeof *out))
+				return -EFAULT;
+			hv_engine_enter();
+			r = hv_vf_queue(s, req);
+			hv_engine_leave();
+			if (r == HV_MOVED)
+				continue;
+			if (r >= 0) {
+				*out = r;
+				r = 0;
+			}
+			return r;
+		}
+		if (!hv_kernel_enter(s))
+			continue;
+		r = REAL(ioctl)(fd, req, out);
+		if (r < 0)
+			r = -errno;
+		hv_kernel_leave(s, 0);
+		return r;
+	}
+}
+
+HV_EXPORT int ioctl(int fd, unsigned long req, ...)
+{
+	va_list ap;
+	va_start(ap, req);
+	void *arg = va_arg(ap, void *);
+	va_end(ap);
+	struct hv_file *f;
+	int r;
+
+	switch ((unsigned)req) {
+	case FIONBIO:
+	case FIOASYNC:
+	case FIOSETOWN:
+	case SIOCSPGRP:
+	case SIOCINQ:
+	case SIOCOUTQ:
+	case SIOCOUTQNSD:
+	case SIOCATMARK:
+		f = hv_sock_at(fd);
+		break;
+	default:
+		f = NULL;
+		break;
+	}
+	if (f == NULL)
+		return REAL(ioctl)(fd, req, arg);
+	switch ((unsigned)req) {
+	case FIONBIO:
+		r = REAL(ioctl)(fd, req, arg);
+		if (r < 0)
+			r = -errno;
+		else
+			atomic_store(&f->s->nonblock, *(const int *)arg != 0);
+		break;
+	case SIOCINQ:
+	case SIOCOUTQ:
+	case SIOCOUTQNSD:
+		r = queue(f->s, fd, req, arg);
+		break;
+	case SIOCATMARK:
+		hv_kernel_hold(f->s, HV_WHY_CALL);
+		r = REAL(ioctl)(fd, req, arg);
+		if (r < 0)
+			r = -errno;
+		hv_kernel_leave(f->s, 0);
+		break;
+	default: /* who gets SIGIO and SIGURG */
+		hv_keep_in_kernel(f->s, HV_WHY_CALL);
+		r = REAL(ioctl)(fd, req, arg);
+		if (r < 0)
+			r = -errno;
+		break;
+	}
+	hv_file_put(f);
+	return (int)hv_ret(r);
+}
+
+int __fcntl(int fd, int cmd, ...) HV_ALSO(fcntl);
+int fcntl64(int fd, int cmd, ...) HV_ALSO(fcntl);
