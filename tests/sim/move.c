@@ -144,6 +144,8 @@ void move_arrive(struct world *w, uint32_t who, const uint8_t *frame, uint32_t l
 		world_fail(w, "%u: a sound frame was refused", who);
 		return;
 	}
+	if (s->late_len + g.len > (s->h.conf.n_rx - s->h.conf.ring) / 2 * s->h.conf.rx_cap)
+		return; /* no kernel acks more than a promotion could take over */
 	if (g.len == 0 || g.seq != s->late_seq + s->late_len || g.len > LATE_MAX - s->late_len ||
 	    before(s->img.rcv_wup + s->img.rcv_wnd, g.seq + g.len))
 		return;
