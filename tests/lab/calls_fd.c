@@ -129,7 +129,7 @@ void c_fork_own(void)
 	pid_t pid = fork();
 	if (pid == 0) {
 		struct sock t = tcp_new();
-		warm(&t, 100);
+		heat_up(&t);
 		still_alive(&t);
 		fflush(stdout);
 		exit(0);
@@ -306,7 +306,7 @@ void c_pass_self(void)
 	close(s.fd);
 	s.fd = recv_fd(sp[1]);
 	printf(" cloexec=%d", fcntl(s.fd, F_GETFD));
-	warm(&s, 100);
+	heat_up(&s);
 	still_alive(&s);
 	printf(" eof=%s", peer_do(ctl, "eof 0") ? "ok" : "failed");
 }
@@ -324,7 +324,7 @@ void c_stat(void)
 	snprintf(path, sizeof path, "/proc/self/fd/%d", s.fd);
 	if (readlink(path, l1, sizeof l1 - 1) < 0)
 		printf(" readlink");
-	warm(&s, 200);
+	heat_up(&s);
 	fstat(s.fd, &b);
 	if (readlink(path, l2, sizeof l2 - 1) < 0)
 		printf(" readlink");

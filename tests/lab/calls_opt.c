@@ -88,7 +88,7 @@ void c_setsockopt(void)
 		show(s.fd);
 		if (round == 0) {
 			set(s.fd, "rcvlowat", SOL_SOCKET, SO_RCVLOWAT, 1);
-			warm(&s, 50);
+			heat_up(&s);
 		} else if (round == 1) { /* to the kernel, whether it was elsewhere or not */
 			peer_do(ctl, "lab vf-remove; sleep 100");
 			warm(&s, 20);
@@ -179,7 +179,7 @@ void c_disconnect(void)
 	say_rc("connect", connect(s.fd, (void *)&you, sizeof you));
 	peer_done(ctl);
 	struct sock again = { .fd = s.fd, .idx = 1 };
-	warm(&again, 100);
+	heat_up(&again);
 	still_alive(&again);
 }
 
@@ -206,7 +206,7 @@ void c_connect(void)
 	say_rc("connect", connect(s.fd, (void *)&sa, sizeof sa));
 	say_rc("connect", connect(s.fd, (void *)&sa, sizeof sa));
 	fcntl(s.fd, F_SETFL, 0);
-	warm(&s, 100);
+	heat_up(&s);
 	still_alive(&s);
 	/* nobody there */
 	s.fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -250,7 +250,7 @@ void c_accept(void)
 	getsockopt(s.fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &(socklen_t){ sizeof nodelay });
 	printf(" nodelay=%d", nodelay);
 	fcntl(s.fd, F_SETFL, 0);
-	warm(&s, 200);
+	heat_up(&s);
 	say_rc("recv-listening", recv(lfd, t, 1, 0));
 	fcntl(lfd, F_SETFL, O_NONBLOCK);
 	say_rc("accept", accept(lfd, NULL, NULL));
@@ -262,7 +262,7 @@ void c_accept(void)
 	peer_done(ctl);
 	printf(" inherits-nonblock=%d", (fcntl(s.fd, F_GETFL) & O_NONBLOCK) != 0);
 	close(lfd); /* the connection lives without its listener */
-	warm(&s, 100);
+	heat_up(&s);
 	still_alive(&s);
 	close(u);
 }

@@ -39,6 +39,7 @@ void say_in(const char *what, struct sock *s, ssize_t r, const char *buf, bool c
 void say_rc(const char *what, long r); /* any call: its value or errno */
 void say_ready(const char *what, int n, unsigned ev);
 void warm(struct sock *s, int rounds);
+void heat_up(struct sock *s); /* the same for longer, so that it is on the VF in the end, if there is one */
 struct sock tcp_new(void);
 void *heat(void *sock); /* the traffic that makes a socket hot while another thread waits on it */
 /* Lets the event happen while the caller, who does this last, is in its wait. script: the peer's steps; s: whose traffic heats, or NULL. */
