@@ -338,7 +338,8 @@ static enum hv_why attempt(struct hv_sock *s, int fd)
 		return why;
 	}
 	if (s->type == SOCK_STREAM || p->tuple.rport != 0) {
-		int r = hv_route_get(&p->tuple, 0, 0, &rt);
+		int mark = hv_sys_getint(fd, SOL_SOCKET, SO_MARK), dev = hv_sys_getint(fd, SOL_SOCKET, SO_BINDTOIFINDEX);
+		int r = hv_route_get(&p->tuple, mark > 0 ? (uint32_t)mark : 0, dev > 0 ? dev : 0, &rt);
 		if (r < 0 || rt.local)
 			return HV_WHY_NO_ROUTE;
 		upper = rt.ifindex;

@@ -18,7 +18,8 @@ static void drop_aux(struct hv_sock_priv *p)
 static ssize_t tcp_recv(struct hv_sock *s, const struct iovec *iov, size_t n, int flags)
 {
 	struct hv_sock_priv *p = s->p;
-	uint64_t now = hv_now_ns();
+	/* What is readable came with the last poll: its time will do. */
+	uint64_t now = hv_tcp_readable(p->tcb) != 0 ? atomic_load_explicit(&G.last_poll_ns, memory_order_relaxed) : hv_now_ns();
 	unsigned acts = 0;
 	size_t got = 0;
 	bool peek = (flags & MSG_PEEK) != 0;

@@ -277,6 +277,32 @@ static void wire_free(struct sv_wire *w)
 	free(w);
 }
 
+/*
+ * A forked child has copies of all descriptors, and the queue stays taken as long as one copy is open: the parent, or the child itself, could never open it
+ * again. The child has no use for the wire (its rings aren't inherited, the monitor thread doesn't exist), so its copies go at once. Locks that another
+ * thread held at the fork are made anew.
+ */
+static void child_lets_go(void)
+{
+	struct sv_wire *w;
+
+	pthread_mutex_init(&wires_lock, NULL);
+	for (w = wires; w != NULL; w = w->next) {
+		pthread_mutex_init(&w->ctl, NULL);
+		__atomic_store_n(&w->fatal, 1, __ATOMIC_RELAXED);
+		sv_wire_stop(w);
+		hv_sys_close(w->nl_fd);
+		hv_sys_close(w->ctl_nl_fd);
+		hv_sys_close(w->wake_fd);
+		w->nl_fd = w->ctl_nl_fd = w->wake_fd = -1;
+	}
+}
+
+static void at_fork(void)
+{
+	(void)pthread_atfork(NULL, NULL, child_lets_go);
+}
+
 int sv_wire_open(struct sv_wire **out, int ifindex, const char *name, void (*notify)(struct sv_wire *, enum sv_event),
 		 void (*progress)(struct sv_wire *))
 {
@@ -284,8 +310,10 @@ int sv_wire_open(struct sv_wire **out, int ifindex, const char *name, void (*not
 	const char *q = getenv("SOFTVF_QUEUE");
 	void *mem = NULL;
 	socklen_t sl = sizeof w->netns;
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	int r;
 
+	pthread_once(&once, at_fork);
 	if (posix_memalign(&mem, 64, sizeof *w) != 0)
 		return -ENOMEM;
 	w = memset(mem, 0, sizeof *w);

@@ -22,5 +22,6 @@ hvaccel-lab vf-remove || exit 1
 vm "$prog" discover eth0 none || { echo "FAILED: discovery without a VF"; exit 1; }
 hvaccel-lab vf-add || exit 1
 vm "$prog" all || { echo "FAILED ($?)"; exit 1; }
+vm "$prog" daemon || { echo "FAILED ($?)"; exit 1; }
 hvaccel-lab up --mtu 9000 || exit 1
 vm "$prog" jumbo || { echo "FAILED ($?)"; exit 1; }
