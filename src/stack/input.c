@@ -231,12 +231,12 @@ unsigned hv_tcp_input(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, 
 	return act;
 }
 
-/* Octets that the kernel acknowledged after it was frozen. */
+/* Octets that the kernel acknowledged after it was frozen. Nobody will send them again, so they go before whatever can be had again. */
 unsigned hv_tcp_late(struct hv_tcb *t, struct hv_env *env, uint32_t seq, const uint8_t *data, uint32_t len, uint64_t now)
 {
 	struct hv_seg seg;
-	uint32_t end = seq + len, wnd;
-	unsigned act;
+	uint32_t end = seq + len, before = t->rcv_nxt, wnd;
+	unsigned act = HV_TCP_READABLE;
 
 	if (len == 0 || hv_seq_le(end, t->rcv_nxt))
 		return 0;
@@ -246,16 +246,20 @@ unsigned hv_tcp_late(struct hv_tcb *t, struct hv_env *env, uint32_t seq, const u
 	data += t->rcv_nxt - seq;
 	len = end - t->rcv_nxt;
 	wnd = t->rcv_edge - t->rcv_nxt;
-	act = hv_rcv_inorder(t, env, &seg, data, len);
-	if ((act & HV_TCP_DROP) != 0)
-		return act;
+	if ((hv_rcv_inorder(t, env, &seg, data, len) & HV_TCP_DROP) != 0) {
+		uint32_t n = hv_rcv_late(t, env, data, len);
+
+		if (n != len)
+			act = HV_TCP_DROP | (n != 0 ? HV_TCP_READABLE : 0);
+	}
+	/* The kernel has acknowledged them, with a window as before at least. */
+	t->last_ack = hv_seq_max(t->last_ack, hv_seq_min(end, t->rcv_nxt));
+	t->rcv_edge = hv_seq_max(t->rcv_edge, t->rcv_nxt + wnd);
+	t->cnt->octets_in += t->rcv_nxt - before;
 	if (t->ooo_head != NULL)
 		hv_rcv_pull(t, env);
-	/* The kernel has acknowledged them, with a window as before at least. */
-	t->last_ack = hv_seq_max(t->last_ack, end);
-	t->rcv_edge = hv_seq_max(t->rcv_edge, end + wnd);
 	if (t->last_ack != t->rcv_nxt)
 		(void)ack_in_order(t, len, now);
 	hv_refresh(t);
-	return HV_TCP_READABLE | (hv_may_send(t) ? HV_TCP_OUT : 0);
+	return act | (hv_may_send(t) ? HV_TCP_OUT : 0);
 }

@@ -139,11 +139,12 @@ static void report_head(struct hv_tcb *t)
 	sack_report(t, s, e);
 }
 
-/* Report the interval around the new octets [s, e). Growing at its right edge, the usual case, is answered from the blocks. */
-static void report_around(struct hv_tcb *t, const struct hv_buf *prev, const struct hv_buf *b, const struct hv_buf *next, uint32_t s, uint32_t e)
+/* Report the interval around the new octets [s, e) in b. joins: the octet before s is held. Growing at its right edge, the usual case, is
+ * answered from the blocks. */
+static void report_around(struct hv_tcb *t, bool joins, const struct hv_buf *b, const struct hv_buf *next, uint32_t s, uint32_t e)
 {
 	if (next == NULL || next->seq != e) {
-		if (prev == NULL || buf_end(prev) != s) {
+		if (!joins) {
 			sack_report(t, s, e);
 			return;
 		}
@@ -251,6 +252,7 @@ static unsigned rcv_ooo(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg
 {
 	struct hv_buf *prev = NULL, **pp, *next, *b, *last;
 	uint32_t e = s + len, is, ie;
+	bool into_prev;
 
 	t->cnt->ooo_in++;
 	if (t->ooo_tail != NULL && hv_seq_ge(s, t->ooo_tail->seq)) {
@@ -273,69 +275,60 @@ static unsigned rcv_ooo(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg
 		s = pe;
 	}
 	pp = prev != NULL ? &prev->next : &t->ooo_head;
-	while ((next = *pp) != NULL && hv_seq_lt(next->seq, e)) {
+	for (next = *pp; next != NULL && hv_seq_lt(next->seq, e); next = next->next) {
+		dsack_set(t, next->seq, hv_seq_min(buf_end(next), e));
 		if (hv_seq_gt(buf_end(next), e)) {
-			dsack_set(t, next->seq, e);
 			e = next->seq;
 			break;
 		}
-		dsack_set(t, next->seq, buf_end(next)); /* wholly inside the new one */
-		*pp = next->next;
-		if (t->ooo_tail == next)
-			t->ooo_tail = prev;
-		t->ooo_n--;
-		uncharge(t, env, next);
 	}
+	/* what lies behind the new octets; everything before it is wholly inside them */
 	len = e - s;
 	if (len == 0) { /* the front was a duplicate of prev and the rest of next */
 		interval_of(t, prev != NULL ? prev : next, &is, &ie);
 		sack_report(t, is, ie);
 		return HV_TCP_DROP;
 	}
-	if (prev != NULL && buf_end(prev) == s && len <= HV_COPYBREAK && len <= buf_room(prev)) {
+	into_prev = prev != NULL && buf_end(prev) == s && len <= HV_COPYBREAK && len <= buf_room(prev);
+	b = seg->buf;
+	last = b;
+	if (!into_prev) { /* decided before anything is given up for it */
+		if (t->ooo_n >= HV_OOO_MAX || t->rx_charge >= t->rcvbuf || (b != NULL && !may_keep(t, env, b->cap)))
+			return HV_TCP_DROP; /* it was never acknowledged nor reported: the peer sends it again */
+		if (b == NULL && (b = copy_to_bufs(env, data, len, s, &last)) == NULL)
+			return HV_TCP_DROP;
+	}
+	while (*pp != next) {
+		struct hv_buf *in = *pp;
+
+		*pp = in->next;
+		if (t->ooo_tail == in)
+			t->ooo_tail = prev;
+		t->ooo_n--;
+		uncharge(t, env, in);
+	}
+	if (into_prev) {
 		memcpy(prev->data + prev->len, data, len);
 		prev->len += len;
-		if (next != NULL && next->seq == e) {
-			interval_of(t, prev, &is, &ie);
-			sack_report(t, is, ie);
-			return HV_RCV_TAKEN;
-		}
-		for (unsigned i = 0; i < t->nrsack; i++) {
-			if (t->rsack[i].end == s) {
-				sack_report(t, t->rsack[i].start, e);
-				return HV_RCV_TAKEN;
-			}
-		}
-		interval_of(t, prev, &is, &ie);
-		sack_report(t, is, ie);
+		report_around(t, true, prev, next, s, e);
 		return HV_RCV_TAKEN;
 	}
-	b = seg->buf;
-	if (t->ooo_n >= HV_OOO_MAX || t->rx_charge >= t->rcvbuf)
-		return HV_TCP_DROP; /* it was never acknowledged nor reported: the peer sends it again */
-	if (b != NULL) {
-		if (!may_keep(t, env, b->cap))
-			return HV_TCP_DROP;
+	if (seg->buf != NULL) {
 		b->data = b->base + (data - b->base);
 		b->len = len;
 		b->seq = s;
-		last = b;
-	} else {
-		b = copy_to_bufs(env, data, len, s, &last);
-		if (b == NULL)
-			return HV_TCP_DROP;
 	}
-	last->next = *pp;
+	last->next = next;
 	*pp = b;
-	if (last->next == NULL)
+	if (next == NULL)
 		t->ooo_tail = last;
-	for (next = b;; next = next->next) {
-		charge(t, next);
+	for (struct hv_buf *i = b;; i = i->next) {
+		charge(t, i);
 		t->ooo_n++;
-		if (next == last)
+		if (i == last)
 			break;
 	}
-	report_around(t, prev, b, last->next, s, e);
+	report_around(t, prev != NULL && buf_end(prev) == s, b, next, s, e);
 	return seg->buf != NULL ? HV_TCP_KEPT : HV_RCV_TAKEN;
 }
 
@@ -416,6 +409,36 @@ unsigned hv_rcv_data(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, u
 	return act | HV_TCP_READABLE;
 }
 
+/* Late octets, and no receive buffer to put them into: lend a send chunk. Returns how many it took. */
+uint32_t hv_rcv_late(struct hv_tcb *t, struct hv_env *env, const uint8_t *data, uint32_t len)
+{
+	struct hv_chunk *c = env->free_tx;
+	uint32_t n;
+
+	if (t->rx_head != NULL || t->aux_len != 0 || t->late_chunk != NULL || c == NULL)
+		return 0;
+	env->free_tx = c->next;
+	env->n_free_tx--;
+	c->next = NULL;
+	c->on_wire = false;
+	n = hv_min32(len, c->cap);
+	memcpy(c->base, data, n);
+	t->late_chunk = c;
+	t->aux = c->base;
+	t->aux_len = n;
+	t->rx_charge += n;
+	t->rcv_nxt += n;
+	t->bytes_in += n;
+	return n;
+}
+
+void hv_rcv_late_done(struct hv_tcb *t, struct hv_env *env)
+{
+	if (t->late_chunk != NULL)
+		hv_chunk_put(env, t->late_chunk);
+	t->late_chunk = NULL;
+}
+
 uint32_t hv_tcp_readable(const struct hv_tcb *t)
 {
 	return t->rcv_nxt - t->rcv_copied;
@@ -461,6 +484,8 @@ uint32_t hv_tcp_read(struct hv_tcb *t, struct hv_env *env, void *dst, uint32_t l
 		t->aux_len -= k;
 		t->rx_charge -= k;
 		left -= k;
+		if (t->aux_len == 0)
+			hv_rcv_late_done(t, env);
 	}
 	while (left != 0) {
 		b = t->rx_head;
@@ -516,4 +541,5 @@ void hv_rcv_release(struct hv_tcb *t, struct hv_env *env)
 	t->nrsack = 0;
 	t->rx_charge -= t->aux_len;
 	t->aux_len = 0;
+	hv_rcv_late_done(t, env);
 }

@@ -197,7 +197,7 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 
 bool hv_tcp_aux_done(const struct hv_tcb *t)
 {
-	return t->aux_len == 0;
+	return t->aux_len == 0 || t->late_chunk != NULL;
 }
 
 void hv_tcp_export(const struct hv_tcb *t, struct hv_tcp_image *img, uint64_t now)

@@ -156,6 +156,7 @@ struct hv_tcb {
 	struct hv_chunk *rec_chunk; /* lent by the pool when the embedded records don't suffice */
 	struct hv_buf *ooo_head, *ooo_tail;
 	uint8_t *aux;            /* imported unread octets that come before rx_head */
+	struct hv_chunk *late_chunk; /* holds aux instead of the caller's memory, see hv_rcv_late() */
 	uint32_t aux_len;
 	uint32_t ooo_n;
 	struct hv_block rsack[4];/* most recent first, RFC 2018 section 4 */
@@ -255,6 +256,8 @@ enum { HV_RCV_TAKEN = 0, HV_RCV_REFUSED = HV_TCP_DROP };
 unsigned hv_rcv_inorder(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, const uint8_t *data, uint32_t len); /* 0, KEPT or DROP; moves rcv_nxt */
 unsigned hv_rcv_data(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now);                        /* any acceptable segment */
 void hv_rcv_pull(struct hv_tcb *t, struct hv_env *env); /* out-of-order octets that have become in-order */
+uint32_t hv_rcv_late(struct hv_tcb *t, struct hv_env *env, const uint8_t *data, uint32_t len);
+void hv_rcv_late_done(struct hv_tcb *t, struct hv_env *env);
 void hv_rcv_release(struct hv_tcb *t, struct hv_env *env);
 /* The right edge that could be advertised now, before it is rounded; never behind rcv_edge. */
 static inline uint32_t hv_rcv_window(const struct hv_tcb *t)

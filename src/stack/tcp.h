@@ -60,7 +60,8 @@ int hv_tcp_import(struct hv_tcb *tcb, struct hv_env *env, struct hv_tcp_counters
     uint32_t l2_len, uint8_t *aux, uint64_t now_us);
 bool hv_tcp_aux_done(const struct hv_tcb *tcb);
 
-/* Late accept (handoff.md 1.3): octets that the kernel acked after the freeze; treated as in-order data up to seq_end. */
+/* Late accept (handoff.md 1.3): octets that the kernel acked after the freeze; treated as in-order data up to seq_end. DROP: not all of them could be
+ * taken (no memory): offer the same range again later; what was taken is skipped then. It must not be forgotten, the peer won't resend it. */
 unsigned hv_tcp_late(struct hv_tcb *tcb, struct hv_env *env, uint32_t seq, const uint8_t *data, uint32_t len, uint64_t now_us);
 
 unsigned hv_tcp_input(struct hv_tcb *tcb, struct hv_env *env, struct hv_seg *seg, uint64_t now_us);
