@@ -59,6 +59,7 @@ struct hv_sock {
 	_Atomic bool pinned;       /* never promote (again): shared, unsupported option ... */
 	uint8_t family;            /* AF_INET / AF_INET6 */
 	uint8_t type;              /* SOCK_STREAM / SOCK_DGRAM */
+	_Atomic bool after_read;   /* engine's: promote when a read has emptied the kernel's queue */
 	_Atomic bool nonblock;     /* O_NONBLOCK mirror of the open file description, kept by preload */
 	_Atomic int64_t rcvtimeo_ns, sndtimeo_ns; /* 0 = none; mirrors kept by preload */
 	_Atomic uint32_t calls;    /* policy */
@@ -101,12 +102,13 @@ static inline bool hv_kernel_enter(struct hv_sock *s)
 		return true;
 	return hv_kernel_enter_slow(s);
 }
-static inline void hv_kernel_leave(struct hv_sock *s, ssize_t octets);
-void hv_kernel_count(struct hv_sock *s, ssize_t octets);
+/* The socket waits for a moment with an empty receive queue: right after a read is the likeliest one. */
+void hv_kernel_left(struct hv_sock *s);
 static inline void hv_kernel_leave(struct hv_sock *s, ssize_t octets)
 {
 	atomic_fetch_sub(&s->inflight, 1);
-	(void)octets;
+	if (__builtin_expect(atomic_load_explicit(&s->after_read, memory_order_relaxed), 0) && octets > 0)
+		hv_kernel_left(s);
 }
 /* Before each kernel-tier data call: counts it and promotes a hot socket. Cheap when nothing is to be done. */
 void hv_sock_touch(struct hv_sock *s, int fd, enum hv_dir dir);

@@ -191,6 +191,8 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 		hv_unlock(&G.lock);
 		hv_unmap(buf, cap);
 		HV_COUNT(move_why[mw < 32 ? mw : 31]);
+		if (mw == HV_MOVE_OOO)
+			atomic_store_explicit(&s->after_read, true, memory_order_relaxed);
 		if (mw == HV_MOVE_SYSCALL)
 			hv_log(HV_LOG_DEBUG, "promotion failed at %s: error %d", p->park.step != NULL ? p->park.step : "?", p->park.err);
 		if (hv_move_why_permanent(mw)) {
@@ -326,6 +328,8 @@ static enum hv_why attempt(struct hv_sock *s, int fd)
 		enum hv_move_why mw = hv_promote_check(fd, &p->park, &img, QUEUE_MAX);
 		if (mw != HV_MOVE_OK) {
 			HV_COUNT(move_why[mw < 32 ? mw : 31]);
+			if (mw == HV_MOVE_OOO)
+				atomic_store_explicit(&s->after_read, true, memory_order_relaxed);
 			hv_log(HV_LOG_TRACE, "fd %d stays in the kernel: %s", fd, hv_move_why_text(mw));
 			if (hv_move_why_permanent(mw)) {
 				atomic_store(&s->pinned, true);
@@ -430,5 +434,19 @@ void hv_sock_touch(struct hv_sock *s, int fd, enum hv_dir dir)
 	int held = hv_lock_held;
 	if (held != 0)
 		return; /* a signal handler above our own code */
+	hv_promote_sock(s, fd);
+}
+
+void hv_kernel_left(struct hv_sock *s)
+{
+	uint64_t now = hv_now_ns();
+	int fd = hv_sock_fd(s);
+
+	if (now < s->p->next_try_ns || fd < 0 || hv_lock_held != 0 || atomic_load(&s->pinned) || atomic_load(&G.off))
+		return;
+	int inq = 0;
+	if (hv_sys_ioctl(fd, SIOCINQ, &inq) < 0 || inq != 0)
+		return;
+	atomic_store_explicit(&s->after_read, false, memory_order_relaxed);
 	hv_promote_sock(s, fd);
 }
