@@ -30,7 +30,8 @@ static bool check_rcv(const struct hv_tcb *t, const char **what)
 	last = NULL;
 	for (const struct hv_buf *b = t->ooo_head; b != NULL; b = b->next) {
 		CHECK(b->len != 0, "empty out-of-order buffer");
-		CHECK(last == NULL ? hv_seq_gt(b->seq, t->rcv_nxt) : hv_seq_ge(b->seq, end), "out-of-order intervals overlap or touch rcv_nxt");
+		CHECK(last == NULL ? hv_seq_gt(b->seq, t->rcv_nxt) : hv_seq_ge(b->seq, end),
+		    "out-of-order intervals overlap or touch rcv_nxt");
 		CHECK(b->data >= b->base && b->data + b->len <= b->base + b->cap, "out-of-order buffer out of its slot");
 		end = b->seq + b->len;
 		CHECK(hv_seq_le(end, t->rcv_edge), "out-of-order octets beyond the advertised edge");

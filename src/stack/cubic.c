@@ -70,7 +70,7 @@ void hv_cubic_ack(struct hv_tcb *t, uint32_t acked, uint64_t now)
 	target = w_cubic(t, (now - c->epoch_us + (t->srtt8 >> 3)) / 1000u);
 	if (target > t->cwnd + t->cwnd / 2)
 		target = t->cwnd + t->cwnd / 2;
-	/* Reno-friendly estimate: alpha = 3 (1 - beta) / (1 + beta) = 9/17 until it has caught up with the window before the loss, then 1 */
+	/* Reno-friendly estimate: alpha = 3 (1 - beta) / (1 + beta) = 9/17 until it has reached the window before the loss, then 1 */
 	inc = (uint64_t)acked * t->mss;
 	if (c->w_est < c->cwnd_prior)
 		inc = inc * 9 / 17;

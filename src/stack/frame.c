@@ -115,7 +115,8 @@ bool hv_frame_csum_ok(const struct hv_frame *f)
 
 uint32_t hv_tuple_hash(const struct hv_tuple *t)
 {
-	uint64_t a, b, h = ((uint64_t)t->lport << 32 | (uint64_t)t->rport << 16 | (uint64_t)t->proto << 8 | t->family) * 0x9e3779b97f4a7c15u;
+	uint64_t a, b,
+	    h = ((uint64_t)t->lport << 32 | (uint64_t)t->rport << 16 | (uint64_t)t->proto << 8 | t->family) * 0x9e3779b97f4a7c15u;
 	const uint32_t half = t->family == 6 ? 2 : 1;
 
 	for (uint32_t i = 0; i < half; i++) {
@@ -133,5 +134,6 @@ bool hv_tuple_eq(const struct hv_tuple *a, const struct hv_tuple *b)
 {
 	/* a frame does not carry its scope: 0 matches any */
 	return a->family == b->family && a->proto == b->proto && a->lport == b->lport && a->rport == b->rport &&
-	    (a->scope == b->scope || a->scope == 0 || b->scope == 0) && memcmp(a->laddr, b->laddr, 16) == 0 && memcmp(a->raddr, b->raddr, 16) == 0;
+	       (a->scope == b->scope || a->scope == 0 || b->scope == 0) && memcmp(a->laddr, b->laddr, 16) == 0 &&
+	       memcmp(a->raddr, b->raddr, 16) == 0;
 }

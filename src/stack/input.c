@@ -78,8 +78,8 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 		return drop(t);
 	}
 
-	/* First, the sequence number. As in Linux, a segment without text may also lie at the right edge (its sender has filled our window, and
-	 * its ACKs count all the same) or between Last.ACK.sent and RCV.NXT (overtaken on the way). */
+	/* First, the sequence number. As in Linux, a segment without text may also lie at the right edge (its sender has filled our window,
+	 * and its ACKs count all the same) or between Last.ACK.sent and RCV.NXT (overtaken on the way). */
 	acceptable = hv_seq_le(seg->seq, t->rcv_edge) && (hv_seq_gt(end, t->rcv_nxt) || (end == seg->seq && hv_seq_ge(end, t->last_ack)));
 	if (!acceptable) {
 		t->cnt->bad_seq++;
@@ -89,7 +89,6 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 			challenge(t, now);
 			return drop(t);
 		}
-		/* An old segment's ACK number may still be news: a sender that lost our ACKs sends such (RFC 9293 3.10.7.4 keeps only the reply). */
 		if (seg->len != 0) {
 			if (hv_seq_le(end, t->rcv_nxt) && (t->tf & TF_SACK) != 0) {
 				t->dsack.start = seg->seq;
@@ -99,9 +98,11 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 			t->tf |= TF_ACK_NOW;
 		} else {
 			challenge(t, now);
-			/* keepalive and window probes ask for an answer each */
-			if (seg->seq == t->rcv_nxt - 1)
+			/* Keepalive and window probes ask for an answer each, but two ends that disagree must not answer each other for ever. */
+			if (seg->seq == t->rcv_nxt - 1 && now >= t->probe_ack_at) {
+				t->probe_ack_at = now + HV_PROBE_ACK_US;
 				t->tf |= TF_ACK_NOW;
+			}
 		}
 		hv_refresh(t);
 		return drop(t);
@@ -170,8 +171,8 @@ unsigned hv_tcp_input(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, 
 	memcpy(&word, &seg->flags, 4);
 	flight = t->snd_nxt - t->snd_una;
 	acked = seg->ack - t->snd_una;
-	if (hv_unlikely((((word & PSH_MASK) ^ t->pred) | (seg->seq ^ t->rcv_nxt)) != 0 || acked > flight || len > t->rcv_edge - t->rcv_nxt ||
-		hv_seq_lt(seg->tsval, t->ts_recent) || (acked | len) == 0))
+	if (hv_unlikely((((word & PSH_MASK) ^ t->pred) | (seg->seq ^ t->rcv_nxt)) != 0 || acked > flight ||
+			len > t->rcv_edge - t->rcv_nxt || hv_seq_lt(seg->tsval, t->ts_recent) || (acked | len) == 0))
 		return input_slow(t, env, seg, now);
 	t->cnt->predicted++;
 

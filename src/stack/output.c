@@ -12,7 +12,7 @@
 /* ---- SACK blocks that go with the next segment ---- */
 static HV_COLD void order_dsack(struct hv_tcb *t)
 {
-	/* RFC 2883 4: a duplicate above the cumulative ACK is followed by the block that contains it, or the peer takes it for a plain SACK */
+	/* RFC 2883 4: a duplicate above the cumulative ACK is followed by the block that contains it, or it looks like a plain SACK */
 	if (hv_seq_le(t->dsack.end, t->rcv_nxt))
 		return;
 	for (unsigned i = 0; i < t->nrsack; i++) {
@@ -56,7 +56,8 @@ static uint8_t *put_sack(const struct hv_tcb *t, uint8_t *p, unsigned n)
 }
 
 /* ---- headers ---- */
-static inline void build(const struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t wnd, unsigned nsack, uint64_t now)
+static inline void build(
+    const struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t wnd, unsigned nsack, uint64_t now)
 {
 	uint8_t *l4, *p, *ip;
 	uint32_t l4_len;
@@ -119,9 +120,10 @@ static inline uint32_t burst_max(const struct hv_env *env, uint32_t mss)
 void hv_refresh(struct hv_tcb *t)
 {
 	t->fast_send = hv_fast_send(t);
-	/* Prediction needs: nothing out of order on either side, a known TS.Recent, no ECN echo to be stopped by CWR (any other flag than ACK
-	 * and PSH goes the slow way anyhow). */
-	if (t->ca != HV_CA_OPEN || t->ooo_head != NULL || (t->tf & (TF_TLP_OUT | TF_IMPORT | TF_DEAD)) != 0 || (t->tf & (TF_TS | TF_TS_KNOWN)) == TF_TS)
+	/* Prediction needs: nothing out of order on either side, a known TS.Recent, no ECN echo to be stopped by CWR (any other flag than
+	 * ACK and PSH goes the slow way anyhow). */
+	if (t->ca != HV_CA_OPEN || t->ooo_head != NULL || (t->tf & (TF_TLP_OUT | TF_IMPORT | TF_DEAD)) != 0 ||
+	    (t->tf & (TF_TS | TF_TS_KNOWN)) == TF_TS)
 		t->pred = HV_PRED_NEVER;
 	else
 		t->pred = HV_ACK | ((t->tf & TF_TS) != 0 ? 0x100u : 0);
@@ -170,7 +172,8 @@ void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t no
 	hv_timer_sent(t, now);
 }
 
-static void frame_out(struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t mss, unsigned nsack, uint64_t now)
+static void frame_out(
+    struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t mss, unsigned nsack, uint64_t now)
 {
 	uint32_t wnd = hv_unlikely((t->tf & TF_NOMEM) != 0) ? 0 : hv_rcv_advertise(t), segs = len <= mss ? 1 : (len + mss - 1) / mss;
 
@@ -422,7 +425,8 @@ void hv_tcp_send_commit(struct hv_tcb *t, struct hv_env *env, const void *data, 
 	memcpy(c->base + c->end, data, len);
 	c->end += len;
 	t->snd_end += len;
-	if (hv_unlikely(t->snd_nxt == t->snd_una && now - t->last_tx_us > HV_RTO_MIN && t->cwnd > hv_iw(t) && now - t->last_tx_us > hv_rto(t)))
+	if (hv_unlikely(
+		t->snd_nxt == t->snd_una && now - t->last_tx_us > HV_RTO_MIN && t->cwnd > hv_iw(t) && now - t->last_tx_us > hv_rto(t)))
 		idle_restart(t, now - t->last_tx_us);
 	t->rcv_edge = t->adv_edge;
 	ack_sent(t, true);

@@ -1,14 +1,15 @@
 /*
  * pmtu.c - how large a segment may be: the peer's MSS, the path's MTU, the options that go with every segment.
  *
- * ICMP arrives at the kernel (RFC 1191, 8201); the engine reads the verdict from there and tells it here, so a forged message has passed the
- * kernel's checks first (RFC 5927). Ring lock.
+ * ICMP arrives at the kernel (RFC 1191, 8201); the engine reads the verdict from there and tells it here, so a forged message has passed
+ * the kernel's checks first (RFC 5927). Ring lock.
  */
 #include "stack/cc.h"
 
 void hv_mss_update(struct hv_tcb *t)
 {
-	uint32_t m = t->mss_clamp, hdr = HV_TCP_LEN + ((t->tf & TF_V6) != 0 ? HV_IP6_LEN : HV_IP4_LEN), opt = (t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0;
+	uint32_t m = t->mss_clamp, hdr = HV_TCP_LEN + ((t->tf & TF_V6) != 0 ? HV_IP6_LEN : HV_IP4_LEN),
+		 opt = (t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0;
 
 	if (t->pmtu > hdr)
 		m = hv_min32(m, t->pmtu - hdr);

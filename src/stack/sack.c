@@ -155,7 +155,8 @@ uint32_t hv_rec_split(struct hv_tcb *t, struct hv_env *env, uint32_t i, uint32_t
 }
 
 /* A record, or the front of one, has arrived. */
-static void delivered(struct hv_tcb *t, const struct hv_xrec *r, uint32_t len, struct hv_ackinfo *ai, const struct hv_seg *seg, uint64_t now)
+static void delivered(
+    struct hv_tcb *t, const struct hv_xrec *r, uint32_t len, struct hv_ackinfo *ai, const struct hv_seg *seg, uint64_t now)
 {
 	uint32_t now32 = (uint32_t)now;
 
@@ -207,7 +208,8 @@ void hv_rec_acked(struct hv_tcb *t, uint32_t ack, struct hv_ackinfo *ai, const s
 		t->rec_head = 0;
 }
 
-static void sack_range(struct hv_tcb *t, struct hv_env *env, uint32_t start, uint32_t end, struct hv_ackinfo *ai, const struct hv_seg *seg, uint64_t now)
+static void sack_range(
+    struct hv_tcb *t, struct hv_env *env, uint32_t start, uint32_t end, struct hv_ackinfo *ai, const struct hv_seg *seg, uint64_t now)
 {
 	for (uint32_t i = 0; i < t->rec_n; i++) {
 		struct hv_xrec *r = hv_rec(t, i);

@@ -65,7 +65,8 @@ static bool sane(const struct hv_tcp_image *img, uint32_t l2_len)
 		return false;
 	if (img->snd_wscale > 14 || img->rcv_wscale > 14)
 		return false;
-	if (img->snd_nxt - img->snd_una > lim || img->snd_end - img->snd_una > lim || img->snd_end - img->snd_una < img->snd_nxt - img->snd_una)
+	if (img->snd_nxt - img->snd_una > lim || img->snd_end - img->snd_una > lim ||
+	    img->snd_end - img->snd_una < img->snd_nxt - img->snd_una)
 		return false;
 	if (img->snd_len != img->snd_end - img->snd_una || img->rcv_len > lim || (img->snd_len != 0 && img->snd == NULL) ||
 	    (img->rcv_len != 0 && img->rcv == NULL))
@@ -177,8 +178,8 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 		return -ENOBUFS;
 	}
 	if (img->snd_nxt != img->snd_una) {
-		/* In flight, sent by the kernel at times we don't know: no RTT from it, and a short first timeout, otherwise frequent moves would
-		 * restart the RTO for ever (handoff.md 1.2 step 7). */
+		/* In flight, sent by the kernel at times we don't know: no RTT from it, and a short first timeout, otherwise frequent moves
+		 * would restart the RTO for ever (handoff.md 1.2 step 7). */
 		uint32_t d = hv_max32(t->srtt8 >> 1, 10000);
 
 		hv_rec_sent(t, env, img->snd_una, img->snd_nxt, (uint32_t)now, XRF_EVER);

@@ -34,6 +34,7 @@
 #define HV_QUICKACK_US 1000u /* quick mode: the reader gets that long to answer before the ACK goes alone */
 #define HV_CORK_MAX 200000u
 #define HV_CHALLENGE_US 500000u
+#define HV_PROBE_ACK_US 20000u
 #define HV_RETRIES2 15u
 #define HV_MAX_QUICKACKS 16u
 #define HV_IW_SEGS 10u
@@ -176,6 +177,7 @@ struct hv_tcb {
 	struct hv_tuple tuple;
 	uint64_t ts_recent_at;
 	uint64_t challenge_at;   /* earliest time of the next challenge ACK */
+	uint64_t probe_ack_at;   /* the same for answers to probes */
 	uint64_t stall_us;       /* when the oldest unacknowledged octet was first sent, while nrtx or probes != 0 */
 	uint64_t ka_at;
 	uint32_t ka_idle_s, ka_intvl_s, ka_cnt, ka_sent;
@@ -196,8 +198,10 @@ _Static_assert(offsetof(struct hv_tcb, last_rx_us) == 192, "line 2");
 _Static_assert(offsetof(struct hv_tcb, segs_in) == 256, "line 3");
 _Static_assert(offsetof(struct hv_tcb, rec_chunk) == 320, "line 4");
 _Static_assert(sizeof(struct hv_tcb) <= 1024, "budget of an idle connection");
-_Static_assert(offsetof(struct hv_seg, has_ts) == offsetof(struct hv_seg, flags) + 1 && offsetof(struct hv_seg, ce) == offsetof(struct hv_seg, flags) + 2 &&
-    offsetof(struct hv_seg, nsack) == offsetof(struct hv_seg, flags) + 3, "prediction compares the four as one word");
+_Static_assert(offsetof(struct hv_seg, has_ts) == offsetof(struct hv_seg, flags) + 1 &&
+		   offsetof(struct hv_seg, ce) == offsetof(struct hv_seg, flags) + 2 &&
+		   offsetof(struct hv_seg, nsack) == offsetof(struct hv_seg, flags) + 3,
+    "prediction compares the four as one word");
 
 /* ---- small shared pieces ---- */
 static inline uint32_t hv_flight(const struct hv_tcb *t)
@@ -253,8 +257,9 @@ bool hv_snd_room_for(const struct hv_tcb *t, const struct hv_env *env, uint32_t 
 
 /* rcvq.c: octets [rcv_copied, rcv_nxt), then intervals up to rcv_edge */
 enum { HV_RCV_TAKEN = 0, HV_RCV_REFUSED = HV_TCP_DROP };
-unsigned hv_rcv_inorder(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, const uint8_t *data, uint32_t len); /* 0, KEPT or DROP; moves rcv_nxt */
-unsigned hv_rcv_data(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now);                        /* any acceptable segment */
+unsigned hv_rcv_inorder(
+    struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, const uint8_t *data, uint32_t len); /* 0, KEPT or DROP; moves rcv_nxt */
+unsigned hv_rcv_data(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now);     /* any acceptable segment */
 void hv_rcv_pull(struct hv_tcb *t, struct hv_env *env); /* out-of-order octets that have become in-order */
 uint32_t hv_rcv_late(struct hv_tcb *t, struct hv_env *env, const uint8_t *data, uint32_t len);
 void hv_rcv_late_done(struct hv_tcb *t, struct hv_env *env);
@@ -311,7 +316,8 @@ static inline void hv_rec_set(struct hv_tcb *t, struct hv_xrec *r, uint8_t st)
 }
 void hv_rec_materialize(struct hv_tcb *t);
 void hv_rec_sent(struct hv_tcb *t, struct hv_env *env, uint32_t seq, uint32_t end, uint32_t now32, unsigned flags);
-uint32_t hv_rec_split(struct hv_tcb *t, struct hv_env *env, uint32_t i, uint32_t at); /* 1 if record i now ends at `at`, 0 if there was no room */
+uint32_t hv_rec_split(
+    struct hv_tcb *t, struct hv_env *env, uint32_t i, uint32_t at); /* 1 if record i now ends at `at`, 0 if there was no room */
 void hv_rec_acked(struct hv_tcb *t, uint32_t ack, struct hv_ackinfo *ai, const struct hv_seg *seg, uint64_t now);
 void hv_sack_apply(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, struct hv_ackinfo *ai, uint64_t now);
 void hv_rec_mark_all_lost(struct hv_tcb *t, bool forget_sacks);
@@ -324,7 +330,8 @@ static inline struct hv_xrec *hv_rec(const struct hv_tcb *t, uint32_t i)
 /* recovery.c */
 void hv_rack_delivered(struct hv_tcb *t, const struct hv_xrec *r, const struct hv_seg *seg, uint64_t now);
 uint32_t hv_rack_detect(struct hv_tcb *t, struct hv_ackinfo *ai, uint64_t now); /* us until more will be lost; 0 = nothing pending */
-uint32_t hv_recovery_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, struct hv_ackinfo *ai, uint64_t now); /* the same */
+uint32_t hv_recovery_ack(
+    struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, struct hv_ackinfo *ai, uint64_t now); /* the same */
 void hv_prr(struct hv_tcb *t, const struct hv_ackinfo *ai);
 void hv_enter_loss(struct hv_tcb *t, uint64_t now);
 void hv_enter_cwr(struct hv_tcb *t, uint64_t now);

@@ -19,7 +19,8 @@ uint32_t hv_pto(const struct hv_tcb *t)
 
 static bool tlp_possible(const struct hv_tcb *t)
 {
-	return t->ca == HV_CA_OPEN && (t->tf & (TF_SACK | TF_TLP_OUT | TF_IMPORT)) == TF_SACK && t->srtt8 != 0 && t->sacked_out == 0 && t->nrtx == 0;
+	return t->ca == HV_CA_OPEN && (t->tf & (TF_SACK | TF_TLP_OUT | TF_IMPORT)) == TF_SACK && t->srtt8 != 0 && t->sacked_out == 0 &&
+	       t->nrtx == 0;
 }
 
 static uint32_t head_xmit(const struct hv_tcb *t)
@@ -33,7 +34,9 @@ static uint64_t rto_at(const struct hv_tcb *t, uint64_t now)
 
 	/* so that TCP_USER_TIMEOUT is noticed in time */
 	if (hv_unlikely(t->user_timeout_ms != 0) && t->nrtx != 0)
-		at = hv_min64(at, t->stall_us + (uint64_t)t->user_timeout_ms * 1000u > now ? t->stall_us + (uint64_t)t->user_timeout_ms * 1000u : now + 1);
+		at = hv_min64(at, t->stall_us + (uint64_t)t->user_timeout_ms * 1000u > now
+				      ? t->stall_us + (uint64_t)t->user_timeout_ms * 1000u
+				      : now + 1);
 	return at;
 }
 
@@ -129,7 +132,8 @@ static unsigned on_rto(struct hv_tcb *t, uint64_t now)
 		t->stall_us = now - age;
 	}
 	/* A peer that has closed its window but goes on acknowledging is alive (RFC 9293 3.8.6.1). */
-	if (give_up(t, t->nrtx, now) && !(t->user_timeout_ms == 0 && hv_seq_le(t->snd_edge, t->snd_una) && now - t->last_rx_us < HV_RTO_MAX))
+	if (give_up(t, t->nrtx, now) &&
+	    !(t->user_timeout_ms == 0 && hv_seq_le(t->snd_edge, t->snd_una) && now - t->last_rx_us < HV_RTO_MAX))
 		return timed_out(t);
 	t->cnt->rto++;
 	hv_enter_loss(t, now);

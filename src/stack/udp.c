@@ -108,8 +108,8 @@ void hv_udp_release(struct hv_udp *u, struct hv_env *env)
 		hv_udp_pop(u, env);
 }
 
-bool hv_udp_build(struct hv_tx *tx, const struct hv_tuple *to, const uint8_t *hdr_l2, uint32_t l2_len, uint32_t len, uint32_t mtu, uint8_t ttl,
-    uint8_t tos, uint16_t ip_id)
+bool hv_udp_build(struct hv_tx *tx, const struct hv_tuple *to, const uint8_t *hdr_l2, uint32_t l2_len, uint32_t len, uint32_t mtu,
+    uint8_t ttl, uint8_t tos, uint16_t ip_id)
 {
 	uint32_t l3_len = to->family == 6 ? HV_IP6_LEN : HV_IP4_LEN, total = l3_len + HV_UDP_LEN + len;
 	uint8_t *p = tx->hdr, *l3, *l4;
