@@ -7,6 +7,7 @@ include tests/sim/sim.mk
 include tests/lab/local.mk
 include tests/unit/vf.mk
 include tests/unit/softvf.mk
+include tests/unit/preload.mk
 
 EXTRA_DIST += tests/run tests/README.md tools/deps.sh .ci/run
 

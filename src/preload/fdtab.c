@@ -170,46 +170,51 @@ static bool ours(const struct hv_file *f)
 	return (uintptr_t)f > (uintptr_t)HV_FD_CLOSING;
 }
 
-void hv_tab_set(int fd, struct hv_file *f)
+/* f's reference and its count in nfds, if it is an object, become the entry's. */
+static void enter(hv_tab_entry *e, int fd, struct hv_file *f)
 {
-	hv_tab_entry *e = ours(f) ? entry(fd) : hv_tab_at(fd);
-
-	if (e == NULL && !ours(f)) {
-		if (f == HV_FD_OTHER && (e = entry(fd)) != NULL)
-			atomic_store_explicit(e, f, memory_order_release);
-		return;
-	}
-	if (e == NULL) { /* not followed */
-		hv_engine_enter();
-		if (f->kind == HV_KIND_SOCK)
-			hv_sock_last_close(f->s, fd);
-		hv_engine_leave();
-		hv_file_put(f);
-		return;
-	}
-	if (ours(f))
-		atomic_fetch_add(&f->nfds, 1);
 	struct hv_file *old = atomic_exchange(e, f);
+
 	if (ours(old))
 		left(fd, old, false);
 }
 
+void hv_tab_set(int fd, struct hv_file *f)
+{
+	hv_tab_entry *e = f != HV_FD_UNKNOWN ? entry(fd) : hv_tab_at(fd);
+
+	if (ours(f))
+		atomic_fetch_add(&f->nfds, 1);
+	if (e != NULL)
+		enter(e, fd, f);
+	else if (ours(f)) /* can't be followed */
+		left(fd, f, true);
+}
+
 void hv_tab_share(int fd, struct hv_file *f)
 {
-	atomic_fetch_add(&f->refs, 1);
-	if (f->kind == HV_KIND_SOCK && entry(fd) != NULL) {
-		hv_engine_enter();
-		hv_sock_fd_added(f->s, fd);
-		hv_engine_leave();
-	} else if (entry(fd) == NULL) { /* a name that we can't follow */
-		hv_engine_enter();
-		if (f->kind == HV_KIND_SOCK)
-			hv_sock_pin(f->s, HV_WHY_CALL);
-		hv_engine_leave();
-		hv_file_put(f);
+	hv_tab_entry *e = entry(fd);
+	uint32_t n = atomic_load(&f->nfds);
+
+	while (n != 0 && !atomic_compare_exchange_weak(&f->nfds, &n, n + 1))
+		;
+	if (n == 0) { /* the last name was closed meanwhile, and the engine has heard that: this one stays libc's */
+		hv_tab_set(fd, HV_FD_OTHER);
 		return;
 	}
-	hv_tab_set(fd, f);
+	atomic_fetch_add(&f->refs, 1);
+	if (f->kind == HV_KIND_SOCK) {
+		hv_engine_enter();
+		if (e != NULL)
+			hv_sock_fd_added(f->s, fd);
+		else
+			hv_sock_pin(f->s, HV_WHY_CALL); /* a name that we can't follow */
+		hv_engine_leave();
+	}
+	if (e != NULL)
+		enter(e, fd, f);
+	else
+		left(fd, f, true);
 }
 
 bool hv_tab_drop(int fd)

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "base/conf.h"
-#include "base/log.h"
 #include "preload/fdtab.h"
 #include "preload/proc.h"
 #include "preload/real.h"
@@ -22,9 +21,8 @@ __attribute__((constructor)) static void start(void)
 		errno = e;
 		return;
 	}
-	hv_conf_load(environ);
+	hv_conf_load(environ); /* and opens the log */
 	if (hv_conf.enable) {
-		hv_log_open(hv_conf.log_file);
 		hv_engine_init();
 		hv_proc_init();
 		hv_on = true;
