@@ -2,6 +2,7 @@
 # ./check finds test scripts (tests/*/*.sh) by file name: they aren't part of `make check`.
 include tests/unit/base.mk
 include tests/unit/failover.mk
+include tests/unit/capture.mk
 include tests/unit/stack.mk
 include tests/sim/sim.mk
 include tests/lab/local.mk
