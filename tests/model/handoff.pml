@@ -295,6 +295,7 @@ inline demote() {
 		d_fin = false;
 #endif
 		assert(k_nxt >= acked || (d_fin && k_nxt == N && acked == N + 1));
+		assert(k_rd == app_nxt);
 		assert(k_end == app_end && k_una <= p_nxt) };
 	/* Leftovers of the VF's ring go through the kernel, or are lost as on any network; the FIN may not be. */
 	do
