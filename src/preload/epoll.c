@@ -67,7 +67,7 @@ HV_EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 		r = REAL(epoll_ctl)(epfd, op, fd, ev);
 		if (r < 0)
 			r = -errno;
-	} else if (f == NULL || f->kind != HV_KIND_SOCK || (op != EPOLL_CTL_DEL && hv_bad_range(ev, sizeof *ev))) {
+	} else if (f == NULL || f->kind != HV_KIND_SOCK || (op != EPOLL_CTL_DEL && hv_bad(ev, sizeof *ev, HV_TRY_ALL))) {
 		r = REAL(epoll_ctl)(epfd, op, fd, ev);
 		if (r < 0)
 			r = -errno;
@@ -87,8 +87,10 @@ static int wait_on(struct hv_file *set, int epfd, struct epoll_event *ev, int n,
 {
 	int r;
 
-	if (n <= 0 || hv_bad_range(ev, (size_t)n * sizeof *ev)) { /* the kernel's verdict */
-		r = (int)HV_SYS(SYS_epoll_pwait, epfd, ev, n, 0, NULL, 8);
+	if (n <= 0 || hv_bad(ev, sizeof *ev, HV_TRY_ALL)) { /* the kernel's verdict */
+		r = REAL(epoll_pwait)(epfd, ev, n, ns < 0 ? -1 : ns / 1000000 > INT_MAX ? INT_MAX : (int)(ns / 1000000), mask);
+		if (r < 0)
+			r = -errno;
 	} else {
 		hv_testcancel();
 		hv_engine_enter();
@@ -125,7 +127,7 @@ HV_EXPORT int epoll_pwait2(int epfd, struct epoll_event *ev, int n, const struct
 
 	if (set == NULL)
 		return REAL(epoll_pwait2)(epfd, ev, n, ts, mask);
-	if (ts != NULL && (hv_bad_range(ts, sizeof *ts) || ts->tv_sec < 0 || (unsigned long)ts->tv_nsec >= 1000000000u)) {
+	if (ts != NULL && (hv_bad(ts, sizeof *ts, HV_TRY_ALL) || ts->tv_sec < 0 || (unsigned long)ts->tv_nsec >= 1000000000u)) {
 		hv_file_put(set);
 		return REAL(epoll_pwait2)(epfd, ev, n, ts, mask);
 	}

@@ -13,6 +13,7 @@
 #include "base/sys.h"
 #include "engine/engine.h"
 #include "preload/enter.h"
+#include "preload/fault.h"
 #include "preload/fdtab.h"
 #include "preload/real.h"
 
@@ -22,26 +23,14 @@ static inline void hv_testcancel(void)
 		pthread_testcancel();
 }
 
-#if defined(__aarch64__)
-#define HV_ADDRESSES ((uintptr_t)1 << 52)
-#else
-#define HV_ADDRESSES ((uintptr_t)1 << 47)
-#endif
-
-/* An address that can't be a buffer: the kernel says EFAULT, we would fault. An unmapped address that looks good isn't found out. */
-static inline bool hv_bad_range(const void *p, size_t len)
-{
-	uintptr_t a = (uintptr_t)p;
-	return len != 0 && (a < 65536 || len > (size_t)INT64_MAX || a + len > HV_ADDRESSES);
-}
-
-static inline bool hv_bad_iov(const struct iovec *v, size_t n, size_t *total)
+/* Same for a vector; counts its octets. */
+static inline bool hv_bad_iov(const struct iovec *v, size_t n, size_t most, size_t *total)
 {
 	*total = 0;
-	if (n != 0 && hv_bad_range(v, n * sizeof *v))
+	if (hv_bad(v, n * sizeof *v, HV_TRY_ALL))
 		return true;
 	for (size_t i = 0; i < n; i++) {
-		if (hv_bad_range(v[i].iov_base, v[i].iov_len))
+		if (hv_bad(v[i].iov_base, v[i].iov_len, most))
 			return true;
 		*total += v[i].iov_len;
 	}

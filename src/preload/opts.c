@@ -143,7 +143,7 @@ HV_EXPORT int getsockopt(int fd, int level, int opt, void *restrict val, socklen
 	struct hv_sock *s = f->s;
 	if (level == IPPROTO_TCP && (needs_live(level, opt) != 0) && opt != TCP_CONGESTION)
 		hv_to_kernel(s, HV_WHY_OPTION);
-	if (hv_sock_vf(s) && !hv_bad_range(len, sizeof *len) && (int)*len >= 0 && !hv_bad_range(val, *len)) {
+	if (hv_sock_vf(s) && !hv_bad(len, sizeof *len, HV_TRY_ALL) && (int)*len >= 0 && !hv_bad(val, *len, HV_TRY_ALL)) {
 		hv_engine_enter();
 		r = hv_vf_getsockopt(s, level, opt, val, len);
 		hv_engine_leave();
@@ -209,7 +209,7 @@ static int queue(struct hv_sock *s, int fd, unsigned long req, int *out)
 
 	for (;;) {
 		if (hv_sock_vf(s)) {
-			if (hv_bad_range(out, sizeof *out))
+			if (hv_bad(out, sizeof *out, HV_TRY_ALL))
 				return -EFAULT;
 			hv_engine_enter();
 			r = hv_vf_queue(s, req);

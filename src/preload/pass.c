@@ -47,9 +47,9 @@ static void each(const struct msghdr *msg, bool sending)
 
 void hv_pass_sending(const struct msghdr *msg)
 {
-	if (hv_bad_range(msg, sizeof *msg) || msg->msg_control == NULL || msg->msg_controllen < CMSG_LEN(sizeof(int)))
+	if (hv_bad(msg, sizeof *msg, HV_TRY_ALL) || msg->msg_control == NULL || msg->msg_controllen < CMSG_LEN(sizeof(int)))
 		return;
-	if (hv_bad_range(msg->msg_control, msg->msg_controllen))
+	if (hv_bad(msg->msg_control, msg->msg_controllen, HV_TRY_ALL))
 		return;
 	each(msg, true);
 }

@@ -19,7 +19,7 @@ struct rx {
 	size_t len;
 	struct sockaddr *sa;
 	socklen_t *salen;
-	const struct iovec *iov; /* READV, RECVMSG */
+	const struct iovec *iov; /* READV; RECVMSG: of msg, once judged */
 	size_t iovcnt;
 	struct msghdr *msg;
 };
@@ -104,21 +104,28 @@ static ssize_t vf_rx(struct hv_sock *s, const struct rx *r)
 }
 
 /* Must the kernel do it? -1: yes; else octets wanted. */
-static ssize_t judge(const struct hv_sock *s, const struct rx *r)
+static ssize_t judge(const struct hv_sock *s, struct rx *r)
 {
 	bool stream = s->type == SOCK_STREAM;
 	size_t total = r->len;
 
 	if ((r->flags & ~RX_FLAGS) != 0 || (r->flags & (MSG_PEEK | MSG_WAITALL)) == (MSG_PEEK | MSG_WAITALL))
 		return -1;
-	if (r->kind == RX_RECVMSG && (hv_bad_range(r->msg, sizeof *r->msg) || r->msg->msg_iovlen > IOV_MAX || (int)r->msg->msg_namelen < 0))
-		return -1;
-	if (r->sa != NULL && (hv_bad_range(r->salen, sizeof *r->salen) || (int)*r->salen < 0))
+	if (!hv_fault_ready)
+		hv_fault_init();
+	if (r->kind == RX_RECVMSG) {
+		const struct msghdr *m = r->msg;
+		if (hv_bad(m, sizeof *m, HV_TRY_ALL) || m->msg_iovlen > IOV_MAX || (m->msg_name != NULL && ((int)m->msg_namelen < 0 || hv_bad(m->msg_name, m->msg_namelen, HV_TRY_ALL))))
+			return -1;
+		r->iov = m->msg_iov;
+		r->iovcnt = m->msg_iovlen;
+	}
+	if (r->sa != NULL && (hv_bad(r->salen, sizeof *r->salen, HV_TRY_ALL) || (int)*r->salen < 0 || hv_bad(r->sa, *r->salen, HV_TRY_ALL)))
 		return -1;
 	if (r->kind == RX_READV || r->kind == RX_RECVMSG) {
-		if (r->iovcnt > IOV_MAX || hv_bad_iov(r->iov, r->iovcnt, &total))
+		if (r->iovcnt > IOV_MAX || hv_bad_iov(r->iov, r->iovcnt, HV_TRY_RECV, &total))
 			return -1;
-	} else if (hv_bad_range(r->buf, r->len) && !(stream && (r->flags & MSG_TRUNC) != 0)) {
+	} else if (hv_bad(r->buf, r->len, HV_TRY_RECV) && !(stream && (r->flags & MSG_TRUNC) != 0)) {
 		return -1;
 	}
 	return (ssize_t)total;
@@ -276,7 +283,7 @@ HV_EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t off, int
 	memset(&m, 0, sizeof m);
 	m.msg_iov = (struct iovec *)(uintptr_t)iov;
 	m.msg_iovlen = (size_t)n;
-	return rx(f, &(struct rx){ .fd = fd, .kind = RX_RECVMSG, .flags = MSG_DONTWAIT, .iov = iov, .iovcnt = (size_t)n, .msg = &m });
+	return rx(f, &(struct rx){ .fd = fd, .kind = RX_RECVMSG, .flags = MSG_DONTWAIT, .msg = &m });
 }
 
 HV_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
@@ -289,11 +296,7 @@ HV_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 			hv_pass_received(msg);
 		return n;
 	}
-	if (hv_bad_range(msg, sizeof *msg)) {
-		hv_file_put(f);
-		return hv_ret(-EFAULT);
-	}
-	return rx(f, &(struct rx){ .fd = fd, .kind = RX_RECVMSG, .flags = flags, .iov = msg->msg_iov, .iovcnt = msg->msg_iovlen, .msg = msg });
+	return rx(f, &(struct rx){ .fd = fd, .kind = RX_RECVMSG, .flags = flags, .msg = msg });
 }
 
 /* On the VF: one after the other. An error after the first message is left for the next call to find. */
@@ -307,7 +310,7 @@ static int vf_recvmmsg(struct hv_file *f, int fd, struct mmsghdr *v, unsigned n,
 		n = IOV_MAX;
 	while (i < n) {
 		struct msghdr *m = &v[i].msg_hdr;
-		r = rx_run(f, &(struct rx){ .fd = fd, .kind = RX_RECVMSG, .flags = flags & ~MSG_WAITFORONE, .iov = m->msg_iov, .iovcnt = m->msg_iovlen, .msg = m });
+		r = rx_run(f, &(struct rx){ .fd = fd, .kind = RX_RECVMSG, .flags = flags & ~MSG_WAITFORONE, .msg = m });
 		if (r < 0)
 			break;
 		v[i++].msg_len = (unsigned)r;
@@ -337,7 +340,7 @@ HV_EXPORT int recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct 
 	}
 	for (;;) {
 		if (hv_sock_vf(f->s)) {
-			if (hv_bad_range(v, (n < IOV_MAX ? n : IOV_MAX) * sizeof *v) || (timeout != NULL && (timeout->tv_sec < 0 || (unsigned long)timeout->tv_nsec >= 1000000000u))) {
+			if (hv_bad(v, (n < IOV_MAX ? n : IOV_MAX) * sizeof *v, HV_TRY_ALL) || (timeout != NULL && (hv_bad(timeout, sizeof *timeout, HV_TRY_ALL) || timeout->tv_sec < 0 || (unsigned long)timeout->tv_nsec >= 1000000000u))) {
 				hv_to_kernel(f->s, HV_WHY_FLAG);
 				continue;
 			}

@@ -18,7 +18,7 @@ struct tx {
 	size_t len;
 	const struct sockaddr *sa;
 	socklen_t salen;
-	const struct iovec *iov;
+	const struct iovec *iov; /* WRITEV; SENDMSG: of msg, once judged */
 	size_t iovcnt;
 	const struct msghdr *msg;
 };
@@ -75,25 +75,30 @@ static ssize_t vf_tx(struct hv_sock *s, const struct tx *t)
 }
 
 /* Must the kernel do it? -1: yes; else octets to send. */
-static ssize_t judge(const struct hv_sock *s, const struct tx *t)
+static ssize_t judge(const struct hv_sock *s, struct tx *t)
 {
 	bool stream = s->type == SOCK_STREAM;
 	size_t total = t->len;
 
 	if (stream && (t->flags & ~TX_STREAM_FLAGS) != 0)
 		return -1;
+	if (!hv_fault_ready)
+		hv_fault_init();
 	if (t->kind == TX_SENDMSG) {
-		if (hv_bad_range(t->msg, sizeof *t->msg) || t->msg->msg_iovlen > IOV_MAX || (stream && t->msg->msg_controllen != 0))
+		const struct msghdr *m = t->msg;
+		if (hv_bad(m, sizeof *m, HV_TRY_ALL) || m->msg_iovlen > IOV_MAX || (stream && m->msg_controllen != 0))
 			return -1;
-		if (t->msg->msg_name != NULL && hv_bad_range(t->msg->msg_name, t->msg->msg_namelen))
+		if (m->msg_name != NULL && hv_bad(m->msg_name, m->msg_namelen, HV_TRY_ALL))
 			return -1;
+		t->iov = m->msg_iov;
+		t->iovcnt = m->msg_iovlen;
 	}
-	if (t->sa != NULL && hv_bad_range(t->sa, t->salen))
+	if (t->sa != NULL && hv_bad(t->sa, t->salen, HV_TRY_ALL))
 		return -1;
 	if (t->kind == TX_WRITEV || t->kind == TX_SENDMSG) {
-		if (t->iovcnt > IOV_MAX || hv_bad_iov(t->iov, t->iovcnt, &total))
+		if (t->iovcnt > IOV_MAX || hv_bad_iov(t->iov, t->iovcnt, HV_TRY_SEND, &total))
 			return -1;
-	} else if (hv_bad_range(t->buf, t->len)) {
+	} else if (hv_bad(t->buf, t->len, HV_TRY_SEND)) {
 		return -1;
 	}
 	return (ssize_t)total;
@@ -248,7 +253,7 @@ HV_EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t off, in
 	memset(&m, 0, sizeof m);
 	m.msg_iov = (struct iovec *)(uintptr_t)iov;
 	m.msg_iovlen = (size_t)n;
-	return tx(f, &(struct tx){ .fd = fd, .kind = TX_SENDMSG, .flags = MSG_DONTWAIT, .iov = iov, .iovcnt = (size_t)n, .msg = &m });
+	return tx(f, &(struct tx){ .fd = fd, .kind = TX_SENDMSG, .flags = MSG_DONTWAIT, .msg = &m });
 }
 
 HV_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
@@ -260,11 +265,7 @@ HV_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 			hv_pass_sending(msg);
 		return REAL(sendmsg)(fd, msg, flags);
 	}
-	if (hv_bad_range(msg, sizeof *msg)) {
-		hv_file_put(f);
-		return hv_ret(-EFAULT);
-	}
-	return tx(f, &(struct tx){ .fd = fd, .kind = TX_SENDMSG, .flags = flags, .iov = msg->msg_iov, .iovcnt = msg->msg_iovlen, .msg = msg });
+	return tx(f, &(struct tx){ .fd = fd, .kind = TX_SENDMSG, .flags = flags, .msg = msg });
 }
 
 static int vf_sendmmsg(struct hv_file *f, int fd, struct mmsghdr *v, unsigned n, int flags)
@@ -276,7 +277,7 @@ static int vf_sendmmsg(struct hv_file *f, int fd, struct mmsghdr *v, unsigned n,
 		n = IOV_MAX;
 	while (i < n) {
 		struct msghdr *m = &v[i].msg_hdr;
-		r = tx_run(f, &(struct tx){ .fd = fd, .kind = TX_SENDMSG, .flags = flags, .iov = m->msg_iov, .iovcnt = m->msg_iovlen, .msg = m });
+		r = tx_run(f, &(struct tx){ .fd = fd, .kind = TX_SENDMSG, .flags = flags, .msg = m });
 		if (r < 0)
 			break;
 		v[i++].msg_len = (unsigned)r;
@@ -296,7 +297,7 @@ HV_EXPORT int sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags)
 	}
 	for (;;) {
 		if (hv_sock_vf(f->s)) {
-			if (hv_bad_range(v, (n < IOV_MAX ? n : IOV_MAX) * sizeof *v)) {
+			if (hv_bad(v, (n < IOV_MAX ? n : IOV_MAX) * sizeof *v, HV_TRY_ALL)) {
 				hv_to_kernel(f->s, HV_WHY_FLAG);
 				continue;
 			}

@@ -37,15 +37,33 @@ static bool is_fault(int sig, const siginfo_t *info)
 	return sig <= 31 && (FAULTS & BIT(sig)) != 0 && info->si_code > 0;
 }
 
+static void by_default(int sig)
+{
+	struct sigaction dfl;
+
+	memset(&dfl, 0, sizeof dfl);
+	REAL_LAZY(sigaction)(sig, &dfl, NULL);
+}
+
 static void wrapper(int sig, siginfo_t *info, void *ctx)
 {
 	struct slot *s = &table[sig];
 	int flags = atomic_load_explicit(&s->flags, memory_order_relaxed), e = errno;
+	bool fault = is_fault(sig, info);
 
+	if (fault && hv_fault_fixup(ctx))
+		return;
+	void *h = atomic_load_explicit(&s->handler, memory_order_acquire);
+	if (h == NULL) { /* fault.h's business, and this isn't: the default, by the same instruction or the same signal once more */
+		by_default(sig);
+		if (!fault)
+			HV_SYS(SYS_tgkill, hv_sys_getpid(), hv_sys_gettid(), sig, 0, 0, 0);
+		return;
+	}
 	hv_sig_count++;
 	if ((flags & SA_RESTART) == 0)
 		hv_sig_norestart = true;
-	if ((hv_inside_depth != 0 || hv_lock_held != 0) && !is_fault(sig, info) && !hv_sig_kept) {
+	if ((hv_inside_depth != 0 || hv_lock_held != 0) && !fault && !hv_sig_kept) {
 		ucontext_t *uc = ctx;
 		kept_info = *info;
 		memcpy(&kept_mask, &uc->uc_sigmask, sizeof kept_mask);
@@ -54,14 +72,8 @@ static void wrapper(int sig, siginfo_t *info, void *ctx)
 		hv_sig_kept = true;
 		return;
 	}
-	void *h = atomic_load_explicit(&s->handler, memory_order_acquire);
-	if (h == (void *)SIG_IGN || h == (void *)SIG_DFL)
-		return;
-	if ((flags & (int)SA_RESETHAND) != 0) { /* ours to do: the kernel would have reset it when the signal was kept */
-		struct sigaction dfl;
-		memset(&dfl, 0, sizeof dfl);
-		REAL_LAZY(sigaction)(sig, &dfl, NULL);
-	}
+	if ((flags & (int)SA_RESETHAND) != 0) /* ours to do: the kernel would have reset it when the signal was kept */
+		by_default(sig);
 	errno = e;
 	((void (*)(int, siginfo_t *, void *))h)(sig, info, ctx);
 }
@@ -91,6 +103,40 @@ static bool is_function(const struct sigaction *sa)
 	return (sa->sa_flags & SA_SIGINFO) != 0 ? sa->sa_sigaction != NULL && (void *)sa->sa_sigaction != (void *)SIG_IGN : sa->sa_handler != SIG_DFL && sa->sa_handler != SIG_IGN;
 }
 
+/* The wrapper for the sake of fault.h: to the program it is SIG_DFL. */
+static void for_faults(struct sigaction *a)
+{
+	memset(a, 0, sizeof *a);
+	a->sa_sigaction = wrapper;
+	a->sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+}
+
+static bool guards(int sig)
+{
+	return (sig == SIGSEGV || sig == SIGBUS) && hv_fault_ready;
+}
+
+void hv_fault_init(void)
+{
+	static const int sigs[] = { SIGSEGV, SIGBUS };
+	static atomic_flag once = ATOMIC_FLAG_INIT;
+	struct sigaction old, ours;
+	bool ok = true;
+
+	if (atomic_flag_test_and_set(&once))
+		return;
+	for_faults(&ours);
+	for (int i = 0; i < 2; i++) {
+		if (REAL_LAZY(sigaction)(sigs[i], NULL, &old) < 0)
+			ok = false;
+		else if (!is_function(&old)) /* a fault is never ignored, so neither is lost by this */
+			ok &= REAL_LAZY(sigaction)(sigs[i], &ours, NULL) == 0;
+		else
+			ok &= wrapped(&old);
+	}
+	hv_fault_ready = ok;
+}
+
 static int set_action(int sig, const struct sigaction *act, struct sigaction *old)
 {
 	struct sigaction ka, ko;
@@ -104,6 +150,10 @@ static int set_action(int sig, const struct sigaction *act, struct sigaction *ol
 		ka.sa_flags = (act->sa_flags | SA_SIGINFO) & ~(int)SA_RESETHAND;
 		atomic_store(&s->flags, act->sa_flags);
 		atomic_store(&s->handler, (act->sa_flags & SA_SIGINFO) != 0 ? (void *)act->sa_sigaction : (void *)act->sa_handler);
+	} else if (act != NULL && guards(sig)) {
+		for_faults(&ka);
+		atomic_store(&s->flags, 0);
+		atomic_store(&s->handler, NULL);
 	} else if (act != NULL) {
 		ka = *act;
 	}
@@ -115,7 +165,7 @@ static int set_action(int sig, const struct sigaction *act, struct sigaction *ol
 	}
 	if (old != NULL) {
 		if (wrapped(&ko)) {
-			ko.sa_flags = of;
+			ko.sa_flags = of | (ko.sa_flags & 0x04000000); /* SA_RESTORER, which libc doesn't hide */
 			if ((of & SA_SIGINFO) != 0)
 				ko.sa_sigaction = (void (*)(int, siginfo_t *, void *))oh;
 			else

@@ -105,7 +105,7 @@ static bool forks(long nr, long a, long b)
 		return ((unsigned long)a & CLONE_VM) == 0 && b == 0;
 	if (nr == SYS_clone3) {
 		const struct clone_args *c = P(a);
-		return !hv_bad_range(c, sizeof *c) && (c->flags & CLONE_VM) == 0 && c->stack == 0;
+		return !hv_bad(c, sizeof *c, HV_TRY_ALL) && (c->flags & CLONE_VM) == 0 && c->stack == 0;
 	}
 #ifdef SYS_fork
 	return nr == SYS_fork;

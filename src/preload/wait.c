@@ -137,7 +137,7 @@ static int poll_set(struct set *st, struct pollfd *fds, unsigned n, const struct
 /* A set too large to be looked at is the kernel's to refuse. */
 static bool pass(const struct pollfd *fds, nfds_t n)
 {
-	return hv_aside() || n == 0 || n > HV_FD_MAX || hv_bad_range(fds, n * sizeof *fds);
+	return hv_aside() || n == 0 || n > HV_FD_MAX || hv_bad(fds, n * sizeof *fds, HV_TRY_ALL);
 }
 
 HV_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
@@ -169,7 +169,7 @@ HV_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts, con
 	struct set st = { .ents = ents, .files = files };
 	bool real;
 
-	if (pass(fds, n) || (ts != NULL && hv_bad_range(ts, sizeof *ts)) || !room(&st, (unsigned)n))
+	if (pass(fds, n) || (ts != NULL && hv_bad(ts, sizeof *ts, HV_TRY_ALL)) || !room(&st, (unsigned)n))
 		return REAL(ppoll)(fds, n, ts, mask);
 	int r = poll_set(&st, fds, (unsigned)n, ts, mask, &real);
 	if (real) {
@@ -297,8 +297,8 @@ static bool select_pass(const struct sel *q)
 {
 	size_t len = q->n > 0 ? ((size_t)q->n + WORD - 1) / WORD * sizeof(long) : 0;
 
-	return hv_aside() || q->n <= 0 || q->n > (int)HV_FD_MAX || (q->in != NULL && hv_bad_range(q->in, len)) || (q->out != NULL && hv_bad_range(q->out, len)) ||
-	       (q->ex != NULL && hv_bad_range(q->ex, len));
+	return hv_aside() || q->n <= 0 || q->n > (int)HV_FD_MAX || (q->in != NULL && hv_bad(q->in, len, HV_TRY_ALL)) || (q->out != NULL && hv_bad(q->out, len, HV_TRY_ALL)) ||
+	       (q->ex != NULL && hv_bad(q->ex, len, HV_TRY_ALL));
 }
 
 static unsigned long *map(fd_set *s)
@@ -315,7 +315,7 @@ HV_EXPORT int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *r
 	struct timespec ts = { 0, 0 };
 	bool real;
 
-	if (select_pass(&q) || (tv != NULL && (hv_bad_range(tv, sizeof *tv) || tv->tv_sec < 0 || tv->tv_usec < 0)) || !room(&st, count(&q)))
+	if (select_pass(&q) || (tv != NULL && (hv_bad(tv, sizeof *tv, HV_TRY_ALL) || tv->tv_sec < 0 || tv->tv_usec < 0)) || !room(&st, count(&q)))
 		return REAL(select)(n, in, out, ex, tv);
 	if (tv != NULL) /* microseconds beyond a second are allowed */
 		ts = (struct timespec){ tv->tv_sec + tv->tv_usec / 1000000, tv->tv_usec % 1000000 * 1000 };
@@ -345,7 +345,7 @@ HV_EXPORT int pselect(int n, fd_set *restrict in, fd_set *restrict out, fd_set *
 	struct sel q = { n, map(in), map(out), map(ex) };
 	bool real;
 
-	if (select_pass(&q) || (ts != NULL && (hv_bad_range(ts, sizeof *ts) || ts->tv_sec < 0 || (unsigned long)ts->tv_nsec >= 1000000000u)) || !room(&st, count(&q)))
+	if (select_pass(&q) || (ts != NULL && (hv_bad(ts, sizeof *ts, HV_TRY_ALL) || ts->tv_sec < 0 || (unsigned long)ts->tv_nsec >= 1000000000u)) || !room(&st, count(&q)))
 		return REAL(pselect)(n, in, out, ex, ts, mask);
 	int r = select_set(&st, &q, deadline_in(ts), mask, &real);
 	if (real) {
