@@ -222,10 +222,14 @@ static void start(struct fuzz *f, struct in *in)
 {
 	struct host_conf c = { .n_rx = 48, .ring = 32, .rx_cap = 2048, .n_tx = 48, .tx_cap = 2048, .mac = { 2, 1 }, .peer_mac = { 2, 2 } };
 	uint32_t o = take(in, 1);
-	struct hv_tcp_image m = { .tuple = { .family = 4, .proto = 6, .lport = 1, .rport = 2, .laddr = { 10, 0, 0, 1 }, .raddr = { 10, 0, 0, 2 } },
-		.ttl = 64, .opts = (uint8_t)(o & 15), .snd_wscale = (o & 4) != 0 ? 5 : 0, .rcv_wscale = (o & 4) != 0 ? 6 : 0, .snd_wnd = 30000,
-		.max_window = 30000, .rcv_wnd = 30000, .mss_clamp = 1000, .pmtu = 1040, .snd_cwnd = 10, .snd_ssthresh = 0x7fffffff, .rto_us = 200000,
-		.rcvbuf = 4096u << (o >> 6), .sndbuf = 65536, .nodelay = (o & 16) != 0, .keepalive = (o & 32) != 0, .keepidle_s = 5, .keepintvl_s = 1,
+	struct hv_tcp_image m = { .tuple = { .family = 4, .proto = 6, .lport = 1, .rport = 2, .laddr = { 10, 0, 0, 1 }, .raddr = { 10, 0, 0,
+	    2 } },
+		.ttl = 64, .opts = (uint8_t)(o & 15), .snd_wscale = (o & 4) != 0 ? 5 : 0, .rcv_wscale = (o & 4) != 0 ? 6 : 0,
+		    .snd_wnd = 30000,
+		.max_window = 30000, .rcv_wnd = 30000, .mss_clamp = 1000, .pmtu = 1040, .snd_cwnd = 10, .snd_ssthresh = 0x7fffffff,
+		    .rto_us = 200000,
+		.rcvbuf = 4096u << (o >> 6), .sndbuf = 65536, .nodelay = (o & 16) != 0, .keepalive = (o & 32) != 0, .keepidle_s = 5,
+		    .keepintvl_s = 1,
 		.keepcnt = 3, .notsent_lowat = 0xffffffffu };
 
 	memset(f, 0, sizeof *f);

@@ -1,7 +1,6 @@
 #!/bin/sh
 # limit: 600
 # Model check of the hand-off order. Exit 0: the right order holds and each wrong one has a counterexample; 77: no spin or no compiler.
-# limit: 400
 set -u
 model=$(cd "$(dirname "$0")" && pwd)/handoff.pml
 command -v spin >/dev/null 2>&1 || { echo "model: spin not found"; exit 77; }

@@ -54,9 +54,11 @@ static void random_option(struct world *w, uint32_t who)
 	case 2: acts = hv_tcp_setopt(t, HV_TCP_QUICKACK, prng_in(&w->rng, 0, 1), w->now); break;
 	case 3: acts = hv_tcp_setopt(t, HV_TCP_RCVBUF, prng_log(&w->rng, 4608, 1u << 22), w->now); break;
 	case 4: acts = hv_tcp_setopt(t, HV_TCP_SNDBUF, prng_log(&w->rng, 4608, 1u << 22), w->now); break;
-	case 5: acts = hv_tcp_setopt(t, HV_TCP_NOTSENT_LOWAT, prng_in(&w->rng, 0, 1) != 0 ? 0xffffffffu : prng_log(&w->rng, 1, 1u << 17), w->now);
+	case 5: acts = hv_tcp_setopt(t, HV_TCP_NOTSENT_LOWAT, prng_in(&w->rng, 0, 1) != 0 ? 0xffffffffu : prng_log(&w->rng, 1, 1u << 17),
+	    w->now);
 		break;
-	case 6: acts = hv_tcp_setopt(t, HV_TCP_WINDOW_CLAMP, prng_in(&w->rng, 0, 1) != 0 ? 0 : prng_log(&w->rng, 2304, 1u << 20), w->now); break;
+	case 6: acts = hv_tcp_setopt(t, HV_TCP_WINDOW_CLAMP, prng_in(&w->rng, 0, 1) != 0 ? 0 : prng_log(&w->rng, 2304, 1u << 20), w->now);
+	    break;
 	default: break;
 	}
 	side_after(w, who, acts);
@@ -145,7 +147,8 @@ void app_read(struct world *w, uint32_t who)
 	if (s->frozen || !s->h.live)
 		return;
 	do {
-		uint32_t len = a->mode == READ_EAGER ? sizeof data : prng_log(&w->rng, 1, a->rd_max), avail = hv_tcp_readable(s->h.tcb), got;
+		uint32_t len = a->mode == READ_EAGER ? sizeof data : prng_log(&w->rng, 1, a->rd_max), avail = hv_tcp_readable(s->h.tcb),
+		    got;
 		bool look = prng_ppm(&w->rng, 30000), discard = prng_ppm(&w->rng, 10000);
 		unsigned none = 0;
 		uint32_t want = len < avail ? len : avail;

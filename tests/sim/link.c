@@ -57,7 +57,8 @@ void link_send(struct world *w, uint32_t from, const uint8_t *frame, uint32_t le
 	if (backlog * l->c.rate_bps / 8000000u > l->c.queue)
 		return; /* queue full */
 	l->free_at = start + (uint64_t)(len + 24) * 8000000u / l->c.rate_bps;
-	if (l->bad && w->now - l->last_at > 20000) /* bursts of loss end with time too, or a lone retransmission meets the same one for ever */
+	if (l->bad && w->now - l->last_at > 20000) /* bursts of loss end with time too,
+	    or a lone retransmission meets the same one for ever */
 		l->bad = false;
 	bool dense = w->now - l->last_at < 10000; /* thinning needs a row of ACKs; a lone probe gets through */
 	l->last_at = w->now;

@@ -36,7 +36,8 @@ static int usage(void)
 int main(int argc, char **argv)
 {
 	static const struct option opts[] = { { "seeds", 1, NULL, 's' }, { "seed", 1, NULL, 'n' }, { "pcap", 1, NULL, 'p' },
-		{ "pcap-dir", 1, NULL, 'd' }, { "verbose", 0, NULL, 'v' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+		{ "pcap-dir", 1, NULL, 'd' }, { "verbose", 0, NULL, 'v' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' }, { NULL, 0,
+		    NULL, 0 } };
 	uint64_t from = 1, to = 200, failed = 0, frames = 0, octets = 0, sum = 0;
 	const char *pcap = NULL, *dir = NULL;
 	bool verbose = false;

@@ -28,7 +28,8 @@ static void kernel_segment(struct world *w, uint32_t who, uint32_t seq, uint32_t
 	struct wire_arg arg = { w, who, true };
 	uint8_t frame[16384];
 	uint32_t edge = s->img.rcv_wup + s->img.rcv_wnd, wnd = before(ack, edge) ? edge - ack : 0;
-	struct seg_spec g = { .from = &s->tuple, .src_mac = s->h.conf.mac, .dst_mac = s->h.conf.peer_mac, .seq = seq, .ack = ack, .wnd = wnd >> s->ws,
+	struct seg_spec g = { .from = &s->tuple, .src_mac = s->h.conf.mac, .dst_mac = s->h.conf.peer_mac, .seq = seq, .ack = ack,
+	    .wnd = wnd >> s->ws,
 		.flags = SEG_ACK, .ttl = 64, .vlan = s->h.conf.vlan, .has_ts = s->ts, .tsval = now_ms(w) + s->img.ts_off,
 		.tsecr = s->img.ts_recent_valid ? s->img.ts_recent : 0, .data = data, .len = len };
 
@@ -86,7 +87,8 @@ static void export_ooo(struct world *w, uint32_t who)
 				return;
 			}
 		for (uint32_t off = 0, part; keep && off < len; off += part) {
-			struct seg_spec g = { .from = &peer->tuple, .src_mac = s->h.conf.peer_mac, .dst_mac = s->h.conf.mac, .seq = seq + off,
+			struct seg_spec g = { .from = &peer->tuple, .src_mac = s->h.conf.peer_mac, .dst_mac = s->h.conf.mac,
+			    .seq = seq + off,
 				.ack = s->img.snd_una, .wnd = s->img.snd_wnd >> peer->ws, .flags = SEG_ACK, .vlan = s->h.conf.vlan,
 				.has_ts = s->ts, .tsval = peer->last_tsval, .data = data + off };
 			part = len - off < peer->mss ? len - off : peer->mss;
@@ -248,7 +250,8 @@ void move_late(struct world *w, uint32_t who)
 		return;
 	had = hv_tcp_readable(s->h.tcb);
 	if (w->verbose)
-		printf("%12lu %u: settle, %u late octets at %u\n", (unsigned long)w->now, who, s->late_len, s->late_seq - w->side[1 - who].app.base);
+		printf("%12lu %u: settle, %u late octets at %u\n", (unsigned long)w->now, who, s->late_len,
+		    s->late_seq - w->side[1 - who].app.base);
 	acts = hv_tcp_late(s->h.tcb, &s->h.env, s->late_seq, s->late, s->late_len, w->now);
 	if ((acts & HV_TCP_KEPT) != 0 || hv_tcp_readable(s->h.tcb) < had)
 		world_fail(w, "%u: late octets: action %#x", who, acts);

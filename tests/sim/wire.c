@@ -64,12 +64,14 @@ static void judge_data(struct world *w, uint32_t who, const struct view *v)
 	}
 	for (uint32_t i = 0; i < v->len; i++)
 		if (v->data[i] != app_octet(w, who, off + i)) {
-			world_fail(w, "%u: wrong octet on the wire at stream offset %u (segment at %u, %u octets)", who, off + i, off, v->len);
+			world_fail(w, "%u: wrong octet on the wire at stream offset %u (segment at %u, %u octets)", who, off + i, off,
+			    v->len);
 			return;
 		}
 	/* Beyond the edge that the peer has ever offered only a probe of one octet may go. */
 	if (before(peer->edge_max, v->seq + v->len) && v->len > 1)
-		world_fail(w, "%u: data up to %u exceeds the peer's window edge by %u", who, off + v->len, v->seq + v->len - peer->edge_max);
+		world_fail(w, "%u: data up to %u exceeds the peer's window edge by %u", who, off + v->len,
+		    v->seq + v->len - peer->edge_max);
 }
 
 static void judge_ack(struct world *w, uint32_t who, const struct view *v, bool kernel)
@@ -110,7 +112,8 @@ static void trace(const struct world *w, const struct wire_arg *a, const struct 
 	const struct side *s = &w->side[a->who];
 	uint32_t base = w->side[1 - a->who].app.base;
 
-	printf("%12lu %u> seq %u len %u ack %u wnd %u", (unsigned long)w->now, a->who, v->seq - s->app.base, v->len, v->ack - base, v->wnd << s->ws);
+	printf("%12lu %u> seq %u len %u ack %u wnd %u", (unsigned long)w->now, a->who, v->seq - s->app.base, v->len, v->ack - base,
+	    v->wnd << s->ws);
 	for (uint32_t i = 0; i < v->nsack; i++)
 		printf("%s%u-%u", i == 0 ? " sack " : ",", v->sack[i][0] - base, v->sack[i][1] - base);
 	printf("%s\n", a->kernel ? " (kernel)" : "");

@@ -321,15 +321,19 @@ static void dump(const struct world *w)
 	for (uint32_t i = 0; i < 2; i++) {
 		const struct side *s = &w->side[i];
 		struct hv_tcp_stat st;
-		printf("%u: ring %u of %u, pool %u of %u, chunks %u of %u, late %u%s", i, s->h.n_ring, s->h.conf.ring, s->h.env.n_free_rx, s->h.conf.n_rx,
+		printf("%u: ring %u of %u, pool %u of %u, chunks %u of %u, late %u%s", i, s->h.n_ring, s->h.conf.ring, s->h.env.n_free_rx,
+		    s->h.conf.n_rx,
 		    s->h.env.n_free_tx, s->h.conf.n_tx, s->late_len, s->frozen ? ", frozen" : "");
 		if (s->h.live) {
 			hv_tcp_stat(s->h.tcb, &st);
-			printf(", readable %u outq %u unsent %u, cwnd %u ca %u unacked %u sacked %u lost %u snd_wnd %u rto %u, deadline %ld",
-			    hv_tcp_readable(s->h.tcb), hv_tcp_outq(s->h.tcb), hv_tcp_outq_nsd(s->h.tcb), st.cwnd, st.ca_state, st.unacked, st.sacked,
+			printf(", readable %u outq %u unsent %u, cwnd %u ca %u unacked %u sacked %u lost %u "
+			    "snd_wnd %u rto %u, deadline %ld",
+			    hv_tcp_readable(s->h.tcb), hv_tcp_outq(s->h.tcb), hv_tcp_outq_nsd(s->h.tcb), st.cwnd, st.ca_state, st.unacked,
+			    st.sacked,
 			    st.lost, st.snd_wnd, st.rto_us, (long)(hv_tcp_deadline(s->h.tcb) - w->now));
 		}
-		printf("; ooo %lu bad_seq %lu bad_ack %lu paws %lu damaged %u\n", (unsigned long)s->h.cnt.ooo_in, (unsigned long)s->h.cnt.bad_seq,
+		printf("; ooo %lu bad_seq %lu bad_ack %lu paws %lu damaged %u\n", (unsigned long)s->h.cnt.ooo_in,
+		    (unsigned long)s->h.cnt.bad_seq,
 		    (unsigned long)s->h.cnt.bad_ack, (unsigned long)s->h.cnt.paws_drops, s->dmg_seen);
 	}
 }
@@ -357,7 +361,8 @@ static void loop(struct world *w)
 			world_fail(w, "no progress for %u s; 0 read %u of %u, 1 read %u of %u", STALL_US / 1000000, w->side[0].app.read,
 			    w->side[1].app.total, w->side[1].app.read, w->side[0].app.total);
 		if (done && w->now - done_at > REST_US)
-			world_fail(w, "does not come to rest: outq %u and %u", hv_tcp_outq(w->side[0].h.tcb), hv_tcp_outq(w->side[1].h.tcb));
+			world_fail(w, "does not come to rest: outq %u and %u", hv_tcp_outq(w->side[0].h.tcb),
+			    hv_tcp_outq(w->side[1].h.tcb));
 		if (++w->events > EVENTS_MAX)
 			world_fail(w, "%u events and no end", EVENTS_MAX);
 	}

@@ -327,7 +327,8 @@ static void new_link_layer_header(void **state)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(round_trip), T(refusals), T(kernel_sent_more_than_the_image_says), T(flight_of_the_kernel_is_retransmitted),
+	const struct CMUnitTest tests[] = { T(round_trip), T(refusals), T(kernel_sent_more_than_the_image_says),
+	    T(flight_of_the_kernel_is_retransmitted),
 		T(late_octets), T(export_with_everything), T(odd_window), T(unread_octets_survive_in_aux), T(new_link_layer_header) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

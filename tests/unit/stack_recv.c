@@ -402,7 +402,8 @@ static void refused_segments_take_nothing_along(void **state)
 	start_opts(HV_TCPO_SACK);
 	for (int i = 0; i < 30000; i++) {
 		x = x * 1103515245u + 12345u;
-		uint32_t at = base + ((x >> 28) == 0 ? 0 : (x >> 8) % 6000), len = (x >> 25 & 3) != 0 ? 1 + (x >> 20 & 63) : 1 + (x >> 12) % 1400;
+		uint32_t at = base + ((x >> 28) == 0 ? 0 : (x >> 8) % 6000),
+		    len = (x >> 25 & 3) != 0 ? 1 + (x >> 20 & 63) : 1 + (x >> 12) % 1400;
 		in(&r, .seq = at, .len = len);
 		rig_drop_out(&r);
 		if ((x >> 24) % 64 == 0)
@@ -588,7 +589,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(in_order), T(ack_delayed), T(ack_rides_on_data), T(out_of_order_sack), T(many_holes),
 		T(no_sack_when_not_negotiated), T(duplicate_dsack), T(overlaps), T(window_edge), T(window_closes_and_opens),
-		T(tiny_segments_do_not_starve_the_ring), T(holes_do_not_starve_the_ring), T(paws), T(ts_unknown_after_import), T(ack_at_the_right_edge), T(refused_data_is_answered), T(refused_segments_take_nothing_along),
+		T(tiny_segments_do_not_starve_the_ring), T(holes_do_not_starve_the_ring), T(paws), T(ts_unknown_after_import),
+		    T(ack_at_the_right_edge), T(refused_data_is_answered), T(refused_segments_take_nothing_along),
 		T(hole_is_filled_when_the_buffer_is_full), T(rst_rfc5961),
 		T(syn_rfc5961), T(ack_rfc5961), T(challenges_are_limited), T(fin_is_not_consumed), T(old_fin_is_no_reason), T(urgent),
 		T(prediction), T(ecn_echo) };

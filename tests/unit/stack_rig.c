@@ -31,7 +31,8 @@ static void check(struct rig *r)
 
 void rig_init(struct rig *r)
 {
-	struct host_conf c = { .n_rx = 256, .ring = 128, .rx_cap = 2048, .n_tx = 64, .tx_cap = 4096, .mac = { 2, 0, 0, 0, 0, 1 }, .peer_mac = { 2, 0, 0, 0, 0, 2 } };
+	struct host_conf c = { .n_rx = 256, .ring = 128, .rx_cap = 2048, .n_tx = 64, .tx_cap = 4096, .mac = { 2, 0, 0, 0, 0, 1 },
+	    .peer_mac = { 2, 0, 0, 0, 0, 2 } };
 	struct hv_tcp_image *m = &r->img;
 
 	memset(r, 0, sizeof *r);
@@ -39,7 +40,8 @@ void rig_init(struct rig *r)
 	r->now = 10000000;
 	r->iss = 0xfffffe00u; /* both streams wrap soon */
 	r->irs = 0xfffff800u;
-	m->tuple = (struct hv_tuple){ .family = 4, .proto = 6, .lport = 0x5000, .rport = 0x901f, .laddr = { 10, 0, 0, 1 }, .raddr = { 10, 0, 0, 2 } };
+	m->tuple = (struct hv_tuple){ .family = 4, .proto = 6, .lport = 0x5000, .rport = 0x901f, .laddr = { 10, 0, 0, 1 }, .raddr = { 10, 0,
+	    0, 2 } };
 	m->ttl = 64;
 	m->snd_una = m->snd_nxt = m->snd_end = r->iss;
 	m->rcv_nxt = m->rcv_wup = m->snd_wl1 = r->irs;
@@ -172,9 +174,12 @@ unsigned rig_put(struct rig *r, const struct rig_in *s)
 	memcpy(from.raddr, r->img.tuple.laddr, 16);
 	for (uint32_t i = 0; i < s->len; i++)
 		data[i] = rig_octet(false, s->seq + i);
-	struct seg_spec g = { .from = &from, .src_mac = r->h.conf.peer_mac, .dst_mac = r->h.conf.mac, .seq = r->irs + s->seq, .ack = r->iss + s->ack,
-		.wnd = s->zero_wnd ? 0 : (s->wnd != 0 ? s->wnd : 64000) >> r->img.snd_wscale, .flags = (uint8_t)(s->flags | (s->no_ack ? 0 : SEG_ACK)),
-		.tos = s->tos, .urg = s->urg, .has_ts = (r->img.opts & HV_TCPO_TS) != 0 && !s->no_ts, .tsval = s->tsval != 0 ? s->tsval : r->peer_ts,
+	struct seg_spec g = { .from = &from, .src_mac = r->h.conf.peer_mac, .dst_mac = r->h.conf.mac, .seq = r->irs + s->seq,
+	    .ack = r->iss + s->ack,
+		.wnd = s->zero_wnd ? 0 : (s->wnd != 0 ? s->wnd : 64000) >> r->img.snd_wscale,
+		    .flags = (uint8_t)(s->flags | (s->no_ack ? 0 : SEG_ACK)),
+		.tos = s->tos, .urg = s->urg, .has_ts = (r->img.opts & HV_TCPO_TS) != 0 && !s->no_ts,
+		    .tsval = s->tsval != 0 ? s->tsval : r->peer_ts,
 		.tsecr = s->tsecr, .nsack = (uint8_t)s->nsack, .data = data, .len = s->len };
 	for (uint32_t i = 0; i < s->nsack; i++) {
 		g.sack[i][0] = r->iss + s->sack[i][0];

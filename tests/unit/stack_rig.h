@@ -39,7 +39,8 @@ void rig_start(struct rig *r);
 void rig_end(struct rig *r); /* releases, asserts conservation */
 
 /* Segment from the peer: relative numbers; fields of *s that are left zero get the obvious value. Returns the actions. */
-struct rig_in { uint32_t seq, ack, len, wnd; uint8_t flags; bool no_ack, zero_wnd; uint32_t tsval, tsecr; bool no_ts; uint32_t nsack, sack[4][2]; uint8_t tos;
+struct rig_in { uint32_t seq, ack, len, wnd; uint8_t flags; bool no_ack, zero_wnd; uint32_t tsval, tsecr; bool no_ts; uint32_t nsack,
+    sack[4][2]; uint8_t tos;
 	uint16_t urg; };
 unsigned rig_put(struct rig *r, const struct rig_in *s);
 #define in(r, ...) rig_put(r, &(struct rig_in){ __VA_ARGS__ })

@@ -658,9 +658,11 @@ static void chunk_stays_until_completion(void **state)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(write_and_ack), T(nagle), T(cork), T(msg_more), T(congestion_window), T(ack_division), T(receive_window),
+	const struct CMUnitTest tests[] = { T(write_and_ack), T(nagle), T(cork), T(msg_more), T(congestion_window), T(ack_division),
+	    T(receive_window),
 		T(window_scale), T(zero_window_probe), T(zero_window_silent_peer_times_out), T(window_shrunk_by_peer), T(rto_backoff),
-		T(user_timeout), T(rto_recovers), T(fast_retransmit_dupacks), T(fast_retransmit_sack), T(two_holes), T(pushes_do_not_add_up), T(silly_window_pushes_do_not_add_up),
+		T(user_timeout), T(rto_recovers), T(fast_retransmit_dupacks), T(fast_retransmit_sack), T(two_holes),
+		    T(pushes_do_not_add_up), T(silly_window_pushes_do_not_add_up),
 		T(reneging), T(wild_sack),
 		T(tail_loss_probe), T(keepalive), T(tso), T(buffer_full_and_writable), T(notsent_lowat), T(send_fast),
 		T(chunk_stays_until_completion) };

@@ -5,8 +5,10 @@
 
 #include "stack/udp.h"
 
-static const struct hv_tuple local4 = { .family = 4, .proto = 17, .lport = 0x0035, .rport = 0x1027, .laddr = { 10, 0, 0, 1 }, .raddr = { 10, 0, 0, 2 } };
-static const struct hv_tuple local6 = { .family = 6, .proto = 17, .lport = 0x0035, .rport = 0x1027, .laddr = { 0xfd, [15] = 1 }, .raddr = { 0xfd, [15] = 2 } };
+static const struct hv_tuple local4 = { .family = 4, .proto = 17, .lport = 0x0035, .rport = 0x1027, .laddr = { 10, 0, 0, 1 }, .raddr = { 10,
+    0, 0, 2 } };
+static const struct hv_tuple local6 = { .family = 6, .proto = 17, .lport = 0x0035, .rport = 0x1027, .laddr = { 0xfd, [15] = 1 },
+    .raddr = { 0xfd, [15] = 2 } };
 
 static struct hv_tuple peer_of(const struct hv_tuple *t)
 {
@@ -155,7 +157,8 @@ static void damaged(void **state)
 	for (uint32_t cut = 1; cut < 100 + 28; cut += 9)
 		assert_false(put(&h, &u, &from, 100, false, true, cut));
 	/* UDP length shorter than the IP payload: the rest is not data; below 8 or beyond the packet: malformed. */
-	static const struct { uint32_t ulen; bool ok; } l[] = { { 7, false }, { 0, false }, { 8, true }, { 50, true }, { 108, true }, { 109, false }, { 65535, false } };
+	static const struct { uint32_t ulen; bool ok; } l[] = { { 7, false }, { 0, false }, { 8, true }, { 50, true }, { 108, true }, { 109,
+	    false }, { 65535, false } };
 	for (uint32_t i = 0; i < sizeof l / sizeof l[0]; i++) {
 		struct hv_dgram d;
 		n = udp_build(frame, &from, data, 100, true);
@@ -246,7 +249,8 @@ static void build(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(receive), cmocka_unit_test(unconnected_and_order), cmocka_unit_test(zero_checksum),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(receive), cmocka_unit_test(unconnected_and_order),
+	    cmocka_unit_test(zero_checksum),
 		cmocka_unit_test(damaged), cmocka_unit_test(queue_limit), cmocka_unit_test(build) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,7 +8,8 @@
 
 #include <stdlib.h>
 
-static const struct hv_tuple v4 = { .family = 4, .proto = 6, .lport = 0x1234, .rport = 0x5678, .laddr = { 192, 0, 2, 1 }, .raddr = { 192, 0, 2, 9 } };
+static const struct hv_tuple v4 = { .family = 4, .proto = 6, .lport = 0x1234, .rport = 0x5678, .laddr = { 192, 0, 2, 1 }, .raddr = { 192, 0,
+    2, 9 } };
 static const struct hv_tuple v6 = { .family = 6, .proto = 6, .lport = 0x1234, .rport = 0x5678, .laddr = { 0x20, 1, 0xd, 0xb8, [15] = 1 },
 	.raddr = { 0x20, 1, 0xd, 0xb8, [15] = 2 } };
 
@@ -22,7 +23,8 @@ static void seq_order(void **state)
 	(void)state;
 	prng_seed(&p, 1);
 	for (uint32_t n = 0; n < 200000; n++) {
-		uint32_t a = n < 60 ? at[n / 6] : (uint32_t)prng_u64(&p), d = n < 60 ? step[n % 6] : (uint32_t)prng_u64(&p) & 0x7fffffff, b = a + d;
+		uint32_t a = n < 60 ? at[n / 6] : (uint32_t)prng_u64(&p), d = n < 60 ? step[n % 6] : (uint32_t)prng_u64(&p) & 0x7fffffff,
+		    b = a + d;
 		assert_int_equal(hv_seq_lt(a, b), d != 0);
 		assert_true(hv_seq_le(a, b));
 		assert_int_equal(hv_seq_gt(b, a), d != 0);
@@ -85,7 +87,8 @@ static void csum_big(void **state)
 static uint32_t frame_of(uint8_t *f, const struct hv_tuple *t, uint32_t len, bool vlan)
 {
 	static const uint8_t data[1500] = { 1, 2, 3 };
-	struct seg_spec g = { .from = t, .seq = 1, .ack = 2, .wnd = 3, .flags = SEG_ACK, .data = data, .len = len, .vlan = vlan, .tos = 0xb8, .ttl = 61 };
+	struct seg_spec g = { .from = t, .seq = 1, .ack = 2, .wnd = 3, .flags = SEG_ACK, .data = data, .len = len, .vlan = vlan,
+	    .tos = 0xb8, .ttl = 61 };
 
 	return seg_build(f, &g);
 }
@@ -154,7 +157,8 @@ static void frame_bad(void **state)
 
 	(void)state;
 	static const struct { uint32_t at; uint8_t val; } bad4[] = {
-		{ 12, 0x81 }, { 13, 0x06 }, { 14, 0x55 }, { 14, 0x44 }, { 14, 0x4f }, { 14, 0x40 }, { 16, 0xff }, { 20, 0x20 }, { 21, 0x01 }, { 23, 1 },
+		{ 12, 0x81 }, { 13, 0x06 }, { 14, 0x55 }, { 14, 0x44 }, { 14, 0x4f }, { 14, 0x40 }, { 16, 0xff }, { 20, 0x20 }, { 21,
+		    0x01 }, { 23, 1 },
 		{ 23, 47 }, { 23, 132 } };
 	for (uint32_t i = 0; i < sizeof bad4 / sizeof bad4[0]; i++) {
 		n = frame_of(b, &v4, 10, false);
@@ -342,7 +346,8 @@ static void tuples(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(seq_order), cmocka_unit_test(csum_reference), cmocka_unit_test(csum_big),
-		cmocka_unit_test(frame_good), cmocka_unit_test(frame_short), cmocka_unit_test(frame_bad), cmocka_unit_test(frame_ip_options),
+		cmocka_unit_test(frame_good), cmocka_unit_test(frame_short), cmocka_unit_test(frame_bad),
+		    cmocka_unit_test(frame_ip_options),
 		cmocka_unit_test(frame_bit_flips), cmocka_unit_test(options_random), cmocka_unit_test(options_zero_length),
 		cmocka_unit_test(header_lengths), cmocka_unit_test(tuples) };
 
