@@ -31,7 +31,7 @@ struct capture_key {
 	uint8_t wire[36]; /* source, destination, ports: contiguous in both protocols; IPv4 fills the first 12 */
 	uint32_t family;  /* 4 or 6 */
 };
-_Static_assert(sizeof(struct capture_key) == 40, "the filter clears it in five stores");
+_Static_assert(sizeof(struct capture_key) == 40, "the filter builds it at fixed places below the frame pointer");
 
 struct hv_capture {
 	int fd, map;
@@ -61,9 +61,11 @@ enum { L_DROP, L_V4, L_FIND, L_COUNT };
 #define CALL(f) { .code = BPF_JMP | BPF_CALL, .imm = (f) }
 #define EXIT_() { .code = BPF_JMP | BPF_EXIT }
 #define MAPFD(d, fd) { .code = BPF_LD | BPF_DW | BPF_IMM, .dst_reg = (d), .src_reg = BPF_PSEUDO_MAP_FD, .imm = (fd) }, { .imm = 0 }
-/* len octets of the frame at offset o to the beginning of the key */
-#define LOAD_KEY(o, len) \
-	MOV_REG(1, 6), MOV_IMM(2, o), MOV_REG(3, 10), ADD_IMM(3, -40), MOV_IMM(4, len), CALL(BPF_FUNC_skb_load_bytes), JNE(0, 0, L_DROP)
+#define KEYB(d, o) { .code = BPF_LDX | BPF_MEM | BPF_B, .dst_reg = (d), .src_reg = 10, .off = (o) }
+#define KEYH(d, o) { .code = BPF_LDX | BPF_MEM | BPF_H, .dst_reg = (d), .src_reg = 10, .off = (o) }
+/* len octets of the frame from offset o to the stack */
+#define LOAD(o, to, len) \
+	MOV_REG(1, 6), MOV_IMM(2, o), MOV_REG(3, 10), ADD_IMM(3, to), MOV_IMM(4, len), CALL(BPF_FUNC_skb_load_bytes), JNE(0, 0, L_DROP)
 
 static uint32_t resolve(struct bpf_insn *to, const struct bpf_insn *from, uint32_t n)
 {
@@ -98,14 +100,15 @@ static int filter_load(int map)
 		PKT(BPF_H, 12), JEQ(0, ETH_P_IP, L_V4), JNE(0, ETH_P_IPV6, L_DROP),
 		PKT(BPF_B, 14 + 6), JNE(0, IPPROTO_TCP, L_DROP),
 		STWI(-4, 6),
-		LOAD_KEY(14 + 8, 36),
+		LOAD(14 + 8, -40, 36),
 		JA(L_FIND),
 		LABEL(L_V4),
 		PKT(BPF_B, 14 + 9), JNE(0, IPPROTO_TCP, L_DROP),
-		PKT(BPF_B, 14), JNE(0, 0x45, L_DROP),                              /* no options */
-		PKT(BPF_H, 14 + 6), AND_IMM(0, 0x3fff), JNE(0, 0, L_DROP),         /* no fragment: offset 0 and not MF */
-		ST0(-32), ST0(-24), ST0(-16), ST0(-8), STWI(-4, 4),
-		LOAD_KEY(14 + 12, 12),
+		/* The header and the ports at once, so that what belongs into the key comes to lie there. */
+		LOAD(14, -52, 24),
+		KEYB(1, -52), JNE(1, 0x45, L_DROP),                        /* no options */
+		KEYH(1, -46), AND_IMM(1, htons(0x3fff)), JNE(1, 0, L_DROP), /* no fragment: offset 0 and not MF */
+		STWI(-28, 0), ST0(-24), ST0(-16), ST0(-8), STWI(-4, 4),
 		LABEL(L_FIND),
 		MAPFD(1, map), MOV_REG(2, 10), ADD_IMM(2, -40), CALL(BPF_FUNC_map_lookup_elem), JEQ(0, 0, L_DROP),
 		MOV_IMM(0, -1), EXIT_(),
@@ -122,7 +125,7 @@ static int filter_load(int map)
 	a.insns = (uintptr_t)out;
 	a.license = (uintptr_t)"GPL";
 	memcpy(a.prog_name, "hv_capture", sizeof "hv_capture");
-	return (int)bpf(BPF_PROG_LOAD, &a);
+	return hv_fd_high((int)bpf(BPF_PROG_LOAD, &a));
 }
 
 /* ---- tuples ---- */

@@ -117,7 +117,10 @@ static size_t frame(uint8_t *f, struct hv_tuple t, enum twist tw, uint32_t id)
 		p[9] = proto;
 		memcpy(p + 12, t.raddr, 4);
 		memcpy(p + 16, t.laddr, 4);
-		memset(p + 20, 1, ihl - 20); /* no-operation */
+		if (tw == OPTIONS) { /* where a filter that overlooks them would find the ports */
+			memcpy(p + 20, &t.rport, 2);
+			memcpy(p + 22, &t.lport, 2);
+		}
 		uint16_t sum = hv_csum(p, ihl, 0);
 		memcpy(p + 10, &sum, 2);
 		l4 = p + ihl;
