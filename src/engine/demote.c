@@ -7,6 +7,7 @@
 #include "engine/internal.h"
 
 #define RETRY_US 10000u
+#define LATE_MAX (1u << 20)
 
 int hv_sock_fd(const struct hv_sock *s)
 {
@@ -66,6 +67,8 @@ static void finish(struct hv_sock *s, enum hv_why why, uint64_t t0)
 {
 	struct hv_sock_priv *p = s->p;
 
+	if (G.cap != NULL && s->type == SOCK_STREAM)
+		hv_capture_del(G.cap, &p->tuple);
 	hv_timer_del(s);
 	unlink_vf(s);
 	p->why = why;
@@ -101,11 +104,40 @@ static int demote_udp(struct hv_sock *s, enum hv_why why)
 		hv_udp_pop(&p->udp, &G.env);
 	}
 	if (G.vf != NULL)
-		hv_ring_poll(t0);
+		hv_ring_drain();
 	leftovers(s);
 	hv_demux_del(s);
 	finish(s, why, t0);
 	return 0;
+}
+
+/* Late octets (handoff.md 1.3) are acknowledged: nobody will repeat them. What the stack can't hold now is kept and offered again. data NULL: what is kept. */
+void hv_feed_late(struct hv_sock *s, uint32_t seq, const uint8_t *data, uint32_t len, uint64_t now_us)
+{
+	struct hv_sock_priv *p = s->p;
+	bool kept = data == NULL;
+	unsigned acts;
+
+	if (kept) {
+		data = p->late;
+		seq = p->late_seq;
+		len = p->late_len;
+	}
+	acts = hv_tcp_late(p->tcb, &G.env, seq, data, len, now_us);
+	if ((acts & HV_TCP_DROP) == 0) {
+		if (kept) {
+			hv_unmap(p->late, p->late_len);
+			p->late = NULL;
+		}
+	} else if (!kept) {
+		p->late = hv_map(len);
+		if (p->late != NULL) {
+			memcpy(p->late, data, len);
+			p->late_seq = seq;
+			p->late_len = len;
+		}
+	}
+	hv_sock_apply(s, acts & ~(unsigned)HV_TCP_DROP, now_us);
 }
 
 static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
@@ -120,28 +152,44 @@ static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 		G.last_barrier_us = hv_now_us();
 	}
 	uint32_t at = p->park.rcv_nxt;
-	uint8_t *buf = hv_scratch(1u << 20);
+	uint8_t *buf = hv_scratch(LATE_MAX);
 	if (buf == NULL)
 		return -ENOMEM;
-	ssize_t late = hv_late_check(&p->park, buf, 1u << 20, &left);
-	if (late > 0)
-		(void)hv_tcp_late(p->tcb, &G.env, at, buf, (uint32_t)late, now_us);
+	if (p->late == NULL) {
+		ssize_t late = hv_late_check(&p->park, buf, LATE_MAX, &left);
+		if (late > 0 && (hv_tcp_late(p->tcb, &G.env, at, buf, (uint32_t)late, now_us) & HV_TCP_DROP) != 0) {
+			p->late = hv_map((size_t)late);
+			if (p->late == NULL)
+				return -ENOMEM;
+			memcpy(p->late, buf, (size_t)late);
+			p->late_seq = at;
+			p->late_len = (uint32_t)late;
+		}
+	}
 
 	/* From here frames of this flow go to p->pend: the kernel will own them. */
 	p->pend = NULL;
 	p->pend_tail = &p->pend;
 	p->pend_count = 0;
+	hv_sock_events(s, &p->events_before);
 	hv_tier_set(s, HV_TIER_MOVING);
 
 	memset(&img, 0, sizeof img);
 	hv_tcp_export(p->tcb, &img, now_us);
-	buf = hv_scratch((size_t)img.rcv_len + img.snd_len + 64);
+	/* What the stack had no room for goes behind what it has. */
+	uint32_t more = p->late != NULL ? p->late_seq + p->late_len - img.rcv_nxt : 0;
+	buf = hv_scratch((size_t)img.rcv_len + more + img.snd_len + 64);
 	int r = -ENOMEM;
-	if (buf != NULL) {
+	if (buf != NULL && more <= p->late_len) {
 		img.rcv = buf;
-		img.snd = buf + img.rcv_len;
+		img.snd = buf + img.rcv_len + more;
 		hv_tcp_export_rcv(p->tcb, img.rcv);
 		hv_tcp_export_snd(p->tcb, img.snd);
+		if (more != 0) {
+			memcpy(img.rcv + img.rcv_len, p->late + (p->late_len - more), more);
+			img.rcv_len += more;
+			img.rcv_nxt += more;
+		}
 		r = hv_demote(&p->park, &img, lost);
 	}
 	if (r != 0) {
@@ -162,13 +210,13 @@ static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 		return r;
 	}
 	if (G.vf != NULL)
-		hv_ring_poll(hv_now_ns());
+		hv_ring_drain();
 	leftovers(s);
 	if (p->flow != NULL && G.vf != NULL)
 		hv_vf_flow_del(G.vf, p->flow);
 	p->flow = NULL;
 	if (G.vf != NULL)
-		hv_ring_poll(hv_now_ns());
+		hv_ring_drain();
 	leftovers(s);
 	uint32_t cur = 0, seq, len;
 	const uint8_t *data;
@@ -182,6 +230,9 @@ static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 	p->tcb = NULL;
 	hv_unmap(p->aux, p->aux_len);
 	p->aux = NULL;
+	if (p->late != NULL)
+		hv_unmap(p->late, p->late_len);
+	p->late = NULL;
 	p->settle_us = 0;
 	finish(s, why, t0);
 	return 0;

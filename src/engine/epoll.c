@@ -95,6 +95,22 @@ void hv_epoll_event(struct hv_sock *s, uint32_t events)
 	}
 }
 
+/* Something was consumed: an epfd that others watch must not stay readable for it. */
+void hv_epoll_consumed(struct hv_sock *s)
+{
+	for (struct hv_epitem *it = s->p->items; it != NULL; it = it->s_next) {
+		struct hv_epoll *ep = it->ep;
+		uint32_t ev;
+		if (!atomic_load(&ep->nested) || !atomic_load(&ep->signalled))
+			continue;
+		bool any = false;
+		for (struct hv_epitem *r = ep->ready; r != NULL && !any; r = r->r_next)
+			any = hv_sock_events(r->s, &ev) && !r->disarmed && (ev & WANT(r)) != 0 && ((r->events & EPOLLET) == 0 || r->edge);
+		if (!any)
+			unsignal(ep);
+	}
+}
+
 /* ---- membership ---- */
 
 static struct hv_epitem *find(struct hv_epoll *ep, struct hv_sock *s, int fd)
@@ -108,6 +124,7 @@ static struct hv_epitem *find(struct hv_epoll *ep, struct hv_sock *s, int fd)
 static void unlink_item(struct hv_epitem *it)
 {
 	dequeue(it);
+	it->ep->swallows -= it->swallow != 0;
 	*it->s_prev = it->s_next;
 	if (it->s_next != NULL)
 		it->s_next->s_prev = it->s_prev;
@@ -186,6 +203,8 @@ static void vf_member(struct hv_epitem *it)
 	uint32_t ev;
 
 	atomic_fetch_add(&it->ep->vf_items, 1);
+	it->ep->swallows -= it->swallow != 0;
+	it->swallow = 0;
 	activate(it->ep);
 	if (it->s->type == SOCK_STREAM) {
 		if (it->in_kernel)
@@ -220,6 +239,11 @@ void hv_epoll_demoted(struct hv_sock *s)
 		struct epoll_event ev = { .events = it->disarmed ? EPOLLONESHOT : it->events, .data.u64 = it->data };
 		int r = hv_sys_epoll_ctl(it->ep->epfd, EPOLL_CTL_ADD, it->fd, &ev);
 		it->in_kernel = r == 0 || r == -EEXIST;
+		/* What an edge-triggered member had reported is no news, but ADD makes it so. */
+		if ((it->events & EPOLLET) != 0 && !it->edge && (s->p->events_before & WANT(it)) != 0) {
+			it->ep->swallows += it->swallow == 0;
+			it->swallow = s->p->events_before & 0xffffu;
+		}
 		if (!it->in_kernel)
 			hv_log(HV_LOG_WARN, "epoll: a socket could not be put back into its set (error %d)", -r);
 		if (it->disarmed && it->in_kernel) {
@@ -272,6 +296,8 @@ static int ctl_locked(struct hv_epoll *ep, int epfd, int op, int fd, struct hv_s
 		it->events = ev->events;
 		it->data = ev->data.u64;
 		it->disarmed = false;
+		ep->swallows -= it->swallow != 0; /* MOD means: tell me again */
+		it->swallow = 0;
 		if (vf) {
 			it->edge = true;
 			enqueue(it);
@@ -386,6 +412,18 @@ static int filter(struct hv_epoll *ep, struct epoll_event *ev, int from, int n, 
 		if (d == tag_chan(ep)) {
 			*chan = true;
 			continue;
+		}
+		if (HV_UNLIKELY(ep->swallows != 0)) {
+			struct hv_epitem *it = ep->items;
+			while (it != NULL && (it->data != d || it->swallow == 0))
+				it = it->e_next;
+			if (it != NULL) {
+				bool old = (ev[i].events & 0xffffu & ~it->swallow) == 0;
+				ep->swallows--;
+				it->swallow = 0;
+				if (old)
+					continue;
+			}
 		}
 		bool twice = false;
 		if (from != 0 || atomic_load_explicit(&ep->vf_items, memory_order_relaxed) != 0) {

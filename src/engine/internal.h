@@ -16,6 +16,7 @@
 #include "base/sys.h"
 #include "engine/engine.h"
 #include "engine/lock.h"
+#include "failover/capture.h"
 #include "failover/handoff.h"
 #include "failover/monitor.h"
 #include "failover/route.h"
@@ -50,6 +51,7 @@ struct hv_epitem {
 	uint32_t events;                      /* as given by the program */
 	uint64_t data;
 	bool in_kernel, queued, disarmed, edge;
+	uint32_t swallow;                     /* edges that the program knew before EPOLL_CTL_ADD at demotion raised them again */
 };
 
 struct hv_epoll {
@@ -64,6 +66,7 @@ struct hv_epoll {
 	_Atomic bool signalled;
 	struct hv_epitem *items;
 	struct hv_epitem *ready, **ready_tail;
+	uint32_t swallows;                    /* items with swallow != 0 */
 	uint64_t kernel_seen_ns;
 	uint32_t turns;
 	bool dead;
@@ -98,11 +101,14 @@ struct hv_sock_priv {
 	struct hv_vf_flow *flow;
 	uint8_t *aux;
 	size_t aux_len;
+	uint8_t *late;                        /* octets that the kernel took after the freeze and that the stack has no room for yet */
+	uint32_t late_seq, late_len;
 	struct hv_buf *pend, **pend_tail;     /* frames that came while MOVING */
 	uint32_t pend_count;
 	bool demote_pending;                  /* the kernel refused it back for now; retried */
 	bool pend_lost;
 	enum hv_why pend_why;
+	uint32_t events_before;               /* readiness just before a demotion */
 	struct hv_waiter *waiters;
 	struct hv_epitem *items;
 	/* work lists */
@@ -168,6 +174,7 @@ struct hv_global {
 	bool svc_running;
 	int ctl_fd;
 	struct hv_monitor *mon;
+	struct hv_capture *cap;               /* NULL: none; set and cleared under the lock, read by the service thread */
 	enum hv_loss lost_cause;
 	uint64_t lost_ns;
 	struct hv_wakefd *wakefds;
@@ -192,8 +199,8 @@ int hv_fd_high(int fd);          /* moves an internal descriptor out of the prog
 uint8_t *hv_scratch(size_t len); /* G.lock held; grows; contents lost at the next call */
 
 /* ring.c, lock held */
-void hv_ring_poll(uint64_t now_ns);
-void hv_ring_poll_tx_only(void);
+unsigned hv_ring_poll(uint64_t now_ns);                      /* frames taken; 0 = the queue was empty */
+void hv_ring_drain(void);                                    /* everything that has completed by now */
 void hv_sock_pump(struct hv_sock *s, uint64_t now_us);       /* send what the TCB wants to send */
 void hv_sock_apply(struct hv_sock *s, unsigned acts, uint64_t now_us);
 void hv_notify(struct hv_sock *s, uint32_t events);
@@ -214,6 +221,7 @@ uint64_t hv_sock_deadline(const struct hv_sock *s);
 
 /* promote.c / demote.c */
 bool hv_promote_sock(struct hv_sock *s, int fd);
+void hv_feed_late(struct hv_sock *s, uint32_t seq, const uint8_t *data, uint32_t len, uint64_t now_us);
 int hv_demote_locked(struct hv_sock *s, enum hv_why why, bool lost);
 void hv_demote_all_locked(enum hv_why why, bool lost);
 void hv_tier_set(struct hv_sock *s, enum hv_tier t);
@@ -223,6 +231,7 @@ int hv_sock_fd(const struct hv_sock *s);
 void hv_epoll_promoted(struct hv_sock *s);
 void hv_epoll_demoted(struct hv_sock *s);
 void hv_epoll_event(struct hv_sock *s, uint32_t events);
+void hv_epoll_consumed(struct hv_sock *s);
 
 /* wait.c, lock held for get/put */
 struct hv_wakefd *hv_wakefd_get(void);
@@ -251,12 +260,15 @@ void hv_service_kick(void);
 bool hv_service_start(int upper);
 void hv_ring_failover(enum hv_loss cause);                   /* any thread, takes the lock */
 
+/* exception.c, service thread, lock not held */
+void hv_exception_poll(void);
+
 /* stats.c */
 struct hv_stats {
 	_Atomic uint64_t promotes, promote_fails, demotes, demote_retries;
 	_Atomic uint64_t demote_why[HV_WHY_MAX], stay_why[HV_WHY_MAX], move_why[32];
 	_Atomic uint64_t kernel_rx_octets, kernel_tx_octets, kernel_calls, vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
-	_Atomic uint64_t udp_kernel_path, udp_resent, injected_unknown, sleeps, spins_hit, ring_opens, ring_losses;
+	_Atomic uint64_t udp_kernel_path, udp_resent, captured, injected_unknown, sleeps, spins_hit, ring_opens, ring_losses;
 	_Atomic uint64_t promote_ns_max, promote_ns_sum, demote_ns_max, demote_ns_sum, failover_ns_max, failover_socks;
 };
 extern struct hv_stats S;

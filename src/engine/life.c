@@ -38,6 +38,9 @@ void hv_engine_fork_child(void)
 		hv_vf_child_forget(G.vf);
 	hv_handoff_child();
 	G.vf = NULL;
+	if (G.cap != NULL)
+		hv_capture_child(G.cap);
+	G.cap = NULL;
 	G.mon = NULL; /* its descriptor is close-on-exec; the library's object is the parent's business */
 	G.svc_running = false;
 	if (G.ctl_fd > 0)

@@ -133,6 +133,8 @@ static enum hv_why steer(struct hv_sock *s, uint32_t *epoch)
 	hv_demux_add(s);
 	*epoch = atomic_load(&G.epoch);
 	atomic_fetch_add(&G.vf_users, 1);
+	if (G.cap != NULL && s->type == SOCK_STREAM)
+		hv_capture_add(G.cap, &p->tuple);
 	hv_unlock(&G.lock);
 
 	enum hv_vf_why w = hv_vf_flow_add(G.vf, &p->tuple, &p->flow, &err);
@@ -141,6 +143,8 @@ static enum hv_why steer(struct hv_sock *s, uint32_t *epoch)
 	hv_log(HV_LOG_DEBUG, "flow rule refused: %s (errno %d)", hv_vf_why_text(w), err);
 	p->flow = NULL;
 	hv_lock(&G.lock);
+	if (G.cap != NULL && s->type == SOCK_STREAM)
+		hv_capture_del(G.cap, &p->tuple);
 	hv_demux_del(s);
 	pend_to_kernel(s);
 	atomic_fetch_sub(&G.vf_users, 1);
@@ -156,6 +160,8 @@ static void unsteer(struct hv_sock *s)
 	if (p->flow != NULL && G.vf != NULL)
 		hv_vf_flow_del(G.vf, p->flow);
 	p->flow = NULL;
+	if (G.cap != NULL && s->type == SOCK_STREAM)
+		hv_capture_del(G.cap, &p->tuple);
 	if (G.vf != NULL)
 		hv_ring_poll(hv_now_ns()); /* what the rule still caught goes to pend */
 	hv_demux_del(s);
@@ -229,6 +235,7 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 		hv_unmap(p->aux, p->aux_len);
 		p->aux = NULL;
 	}
+	hv_tcp_setopt(p->tcb, HV_TCP_CONGESTION, (uint32_t)hv_conf.cc, now_us); /* the tunable lists them in the stack's order */
 	hv_info_past_kernel(s, fd);
 	p->settle_us = now_us + 30000;
 	p->active_us = now_us;

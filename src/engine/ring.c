@@ -252,7 +252,7 @@ static void one_frame(struct hv_buf *b, bool csum_ok, uint64_t now_us, struct hv
 	hv_frame_to_sock(s, b, &f, csum_ok, now_us);
 }
 
-void hv_ring_poll(uint64_t now_ns)
+unsigned hv_ring_poll(uint64_t now_ns)
 {
 	struct hv_vf_cqe cqe[BATCH];
 	struct hv_sock *work = NULL;
@@ -261,7 +261,7 @@ void hv_ring_poll(uint64_t now_ns)
 	static bool polling; /* a demotion inside polls again: what is left then comes up as unknown and is injected */
 
 	if (G.vf == NULL || polling)
-		return;
+		return 0;
 	polling = true;
 	atomic_store_explicit(&G.last_poll_ns, now_ns, memory_order_relaxed);
 	atomic_store_explicit(&G.polls, atomic_load_explicit(&G.polls, memory_order_relaxed) + 1, memory_order_relaxed);
@@ -289,6 +289,15 @@ void hv_ring_poll(uint64_t now_ns)
 	if (HV_UNLIKELY(hv_timer_next() <= now_us))
 		hv_timer_run(now_us);
 	polling = false;
+	return n;
+}
+
+void hv_ring_drain(void)
+{
+	uint64_t now = hv_now_ns();
+
+	for (unsigned i = 0; i < 1024 && hv_ring_poll(now) != 0; i++)
+		;
 }
 
 bool hv_ring_arm(void)

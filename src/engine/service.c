@@ -43,6 +43,8 @@ int hv_engine_fds(int *fds, int n)
 	}
 	if (G.mon != NULL && k < n)
 		fds[k++] = hv_monitor_fd(G.mon);
+	if (G.cap != NULL && k < n)
+		fds[k++] = hv_capture_fd(G.cap);
 	if (k < n)
 		k += hv_handoff_fds(fds + k, n - k);
 	hv_unlock(&G.lock);
@@ -102,6 +104,7 @@ static bool open_ring(void)
 	struct hv_vf_pair pair;
 	struct hv_vf *vf = NULL;
 	struct hv_monitor *mon = NULL;
+	struct hv_capture *cap = NULL;
 	const char *what = NULL;
 	uint64_t left = 0;
 	int err = 0;
@@ -148,8 +151,13 @@ static bool open_ring(void)
 		open_failed(HV_VF_OTHER, -r, 60000);
 		return false;
 	}
+	if (!pair.bare && (r = hv_capture_open(&cap, pair.upper, &what)) < 0) {
+		cap = NULL; /* a failover then costs a retransmission timeout */
+		hv_log(HV_LOG_INFO, "packets that come by %s can't be captured: %s (error %d)", pair.upper_name, what != NULL ? what : "a packet socket", -r);
+	}
 	hv_lock(&G.lock);
 	G.pair = pair;
+	G.cap = cap;
 	G.vf = vf;
 	G.mon = mon;
 	memset(&G.env, 0, sizeof G.env);
@@ -181,6 +189,7 @@ void hv_ring_failover(enum hv_loss cause)
 
 	if (!atomic_compare_exchange_strong(&G.ring, &ready, HV_RING_LOST))
 		return; /* first signal of the epoch has won */
+	hv_exception_poll(); /* what the synthetic path has brought meanwhile is ours still */
 	hv_lock(&G.lock);
 	G.lost_cause = cause;
 	G.lost_ns = t0;
@@ -188,15 +197,11 @@ void hv_ring_failover(enum hv_loss cause)
 	if (G.mon != NULL)
 		hv_monitor_signal(G.mon, cause);
 	hv_hold_lost(&G.hold, t0 / 1000u);
-	for (unsigned i = 0; i < 64; i++) { /* what had arrived before the end is still readable */
-		uint32_t before = G.env.n_free_rx;
-		hv_ring_poll(t0);
-		if (G.env.n_free_rx == before)
-			break;
-	}
+	hv_ring_drain(); /* what had arrived before the end is still readable */
 	hv_udp_resend_unfinished();
 	hv_demote_all_locked(HV_WHY_VF_LOST, true);
 	hv_unlock(&G.lock);
+	hv_exception_poll(); /* and what came during the hand-off is the kernel's */
 	uint64_t ns = hv_now_ns() - t0;
 	HV_COUNT(ring_losses);
 	HV_ADD(failover_socks, n);
@@ -223,12 +228,15 @@ static void close_ring(bool dead)
 	hv_lock(&G.lock);
 	struct hv_vf *vf = G.vf;
 	struct hv_monitor *mon = G.mon;
+	struct hv_capture *cap = G.cap;
 	G.vf = NULL;
 	G.mon = NULL;
+	G.cap = NULL;
 	memset(&G.env, 0, sizeof G.env);
 	hv_unlock(&G.lock);
 	hv_vf_close(vf, dead);
 	hv_monitor_close(mon);
+	hv_capture_close(cap);
 }
 
 /* ---- the loop ---- */
@@ -310,20 +318,21 @@ static void run(void)
 				return;
 			wake = idle_since + IDLE_CLOSE_US < wake ? idle_since + IDLE_CLOSE_US : wake;
 		}
-		if (gait == BUSY && now + tick < wake)
-			wake = now + tick;
+		if (gait == BUSY)
+			wake = now + tick; /* whoever polls runs the timers */
 		if (gait == DELEGATED && now + 20000 < wake)
 			wake = now + 20000;
 		if (hv_handoff_tick(now) && now + 100000 < wake)
 			wake = now + 100000;
-		atomic_store_explicit(&G.svc_wake_us, wake, memory_order_relaxed);
+		/* Sooner deadlines wake this thread, but not while others poll anyway. */
+		atomic_store_explicit(&G.svc_wake_us, gait == BUSY ? 0 : wake, memory_order_relaxed);
 
-		struct pollfd pfd[4] = { { G.ctl_fd, POLLIN, 0 }, { hv_monitor_fd(G.mon), POLLIN, 0 }, { hv_vf_async_fd(G.vf), POLLIN, 0 },
-			{ gait == ALONE ? hv_vf_channel_fd(G.vf) : -1, POLLIN, 0 } };
+		struct pollfd pfd[5] = { { G.ctl_fd, POLLIN, 0 }, { hv_monitor_fd(G.mon), POLLIN, 0 }, { hv_vf_async_fd(G.vf), POLLIN, 0 },
+			{ gait == ALONE ? hv_vf_channel_fd(G.vf) : -1, POLLIN, 0 }, { G.cap != NULL ? hv_capture_fd(G.cap) : -1, POLLIN, 0 } };
 		now = hv_now_us();
 		uint64_t us = wake > now ? wake - now : 0;
 		struct timespec ts = { (time_t)(us / 1000000u), (long)(us % 1000000u) * 1000 };
-		int r = hv_sys_ppoll(pfd, 4, wake == UINT64_MAX ? NULL : &ts, NULL);
+		int r = hv_sys_ppoll(pfd, 5, wake == UINT64_MAX ? NULL : &ts, NULL);
 		if (r <= 0)
 			continue;
 		if (pfd[0].revents != 0) {
@@ -335,6 +344,8 @@ static void run(void)
 			hv_ring_failover(cause);
 			return;
 		}
+		if (pfd[4].revents != 0)
+			hv_exception_poll();
 		chan = pfd[3].revents != 0;
 	}
 }

@@ -71,6 +71,7 @@ static void drop_items(struct hv_sock *s, int fd)
 			else
 				it->ep->ready_tail = it->r_prev;
 		}
+		it->ep->swallows -= it->swallow != 0;
 		if (hv_sock_vf(s))
 			atomic_fetch_sub(&it->ep->vf_items, 1);
 		hv_obj_free(it, sizeof *it);

@@ -63,6 +63,8 @@ static ssize_t tcp_recv(struct hv_sock *s, const struct iovec *iov, size_t n, in
 		HV_ADD(vf_rx_octets, got);
 		HV_COUNT(vf_rx_calls);
 		drop_aux(p);
+		if (HV_UNLIKELY(p->items != NULL) && hv_tcp_readable(p->tcb) == 0)
+			hv_epoll_consumed(s);
 	}
 	if (acts != 0)
 		hv_sock_apply(s, acts, now / 1000u);
@@ -119,12 +121,17 @@ static ssize_t tcp_send(struct hv_sock *s, const struct iovec *iov, size_t n, in
 	}
 full:
 	hv_sock_pump(s, now_us);
+	if (p->items != NULL && !hv_tcp_writable(p->tcb))
+		hv_epoll_consumed(s);
 	if (sent == 0) {
 		size_t want = 0;
 		for (size_t i = 0; i < n; i++)
 			want += iov[i].iov_len;
 		if (want != 0) {
 			hv_ring_poll(now);
+			/* No chunk left and nothing of ours under way that would free one: no acknowledgement would ever wake the writer. */
+			if (hv_sock_vf(s) && hv_tcp_outq(p->tcb) == 0 && hv_tcp_write_room(p->tcb) != 0)
+				hv_demote_locked(s, HV_WHY_NO_MEMORY, false);
 			return hv_sock_vf(s) ? -EAGAIN : HV_MOVED;
 		}
 	}

@@ -129,10 +129,18 @@ static void settle(struct hv_sock *s, uint64_t now_us)
 		p->settle_us = now_us + 25000;
 		return;
 	}
+	if (p->late != NULL)
+		hv_feed_late(s, 0, NULL, 0, now_us);
+	if (p->late != NULL) { /* the reader is slow */
+		p->settle_us = now_us + 25000;
+		return;
+	}
 	uint32_t at = p->park.rcv_nxt;
 	ssize_t n = hv_late_check(&p->park, buf, 1u << 20, &left);
 	if (n > 0)
-		hv_sock_apply(s, hv_tcp_late(p->tcb, &G.env, at, buf, (uint32_t)n, now_us), now_us);
+		hv_feed_late(s, at, buf, (uint32_t)n, now_us);
+	if (!hv_sock_vf(s))
+		return;
 	if (left) {
 		hv_demote_locked(s, HV_WHY_PROTOCOL, false);
 		return;

@@ -287,6 +287,8 @@ ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 		p->vf_rx_calls++;
 		HV_ADD(vf_rx_octets, off);
 		HV_COUNT(vf_rx_calls);
+		if (p->items != NULL && p->udp.count == 0)
+			hv_epoll_consumed(s);
 		if (G.env.n_free_rx >= 32)
 			hv_vf_refill(G.vf, &G.env);
 	}
