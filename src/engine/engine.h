@@ -138,6 +138,9 @@ int hv_vf_queue(struct hv_sock *s, unsigned long req);
 /* The preload layer's signal wrapper adds one for each signal that this thread takes or puts aside: a wait that spins sees it and ends with -EINTR, as the
  * sleep in the kernel would. */
 extern __thread uint32_t hv_sig_count __attribute__((tls_model("initial-exec")));
+/* It has put one aside that waits for the end of this call, so nothing may sleep any more; and where it makes a sleep that is about to begin take no time. */
+extern __thread bool hv_sig_kept __attribute__((tls_model("initial-exec")));
+extern __thread volatile struct timespec *hv_sleep __attribute__((tls_model("initial-exec")));
 /* Progress without waiting: poll the ring once if nobody else does. */
 void hv_progress(void);
 /* Current readiness of a VF-tier socket: EPOLLIN|OUT|RDHUP|HUP|ERR as the kernel would say; HV_MOVED as (uint32_t)... see return: false = moved. */

@@ -450,9 +450,16 @@ static int filter(struct hv_epoll *ep, struct epoll_event *ev, int from, int n, 
 
 static int kernel_wait(int epfd, struct epoll_event *ev, int max, int64_t ns, const sigset_t *mask)
 {
-	struct timespec ts = { ns / 1000000000, ns % 1000000000 };
-	int r = hv_sys_epoll_pwait2(epfd, ev, max, ns < 0 ? NULL : &ts, mask);
+	struct timespec ts = ns < 0 ? HV_LONG : (struct timespec){ ns / 1000000000, ns % 1000000000 };
 
+	if (ns != 0)
+		hv_sleep_begin(&ts);
+	int r = hv_sys_epoll_pwait2(epfd, ev, max, &ts, mask);
+	if (ns != 0) {
+		hv_sleep_end();
+		if (r == 0 && hv_sig_kept)
+			return -EINTR;
+	}
 	if (r == -ENOSYS)
 		r = hv_sys_epoll_pwait(epfd, ev, max, ns < 0 ? -1 : (int)((ns + 999999) / 1000000), mask);
 	return r;
@@ -560,7 +567,7 @@ int hv_epoll_wait(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int max
 				return n;
 			}
 		}
-		if (hv_sig_count != sig)
+		if (hv_sig_count != sig || hv_sig_kept)
 			return -EINTR;
 		if (timeout_ns != 0 && !slept && (uint64_t)(now - start) < budget && now < deadline && atomic_load(&ep->vf_items) != 0) {
 			hv_cpu_relax();

@@ -189,6 +189,22 @@ struct hv_global {
 extern struct hv_global G;
 
 
+/* Around the system call of a sleep; ts: its timeout, never NULL. A signal before the call finds hv_sleep and takes the time out of it, one in the call ends it:
+ * none is slept through. */
+#define HV_LONG ((struct timespec){ 1 << 30, 0 })
+static inline void hv_sleep_begin(volatile struct timespec *ts)
+{
+	hv_sleep = ts;
+	atomic_signal_fence(memory_order_seq_cst);
+	if (hv_sig_kept)
+		ts->tv_sec = ts->tv_nsec = 0;
+}
+static inline void hv_sleep_end(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	hv_sleep = NULL;
+}
+
 /* mem.c: fixed-size objects from mmap, never returned to the system; safe without malloc. */
 void *hv_obj_alloc(size_t size);
 void hv_obj_free(void *p, size_t size);

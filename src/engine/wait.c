@@ -10,6 +10,8 @@
 #include "engine/internal.h"
 
 __thread uint32_t hv_sig_count __attribute__((tls_model("initial-exec")));
+__thread bool hv_sig_kept __attribute__((tls_model("initial-exec")));
+__thread volatile struct timespec *hv_sleep __attribute__((tls_model("initial-exec")));
 __thread int hv_lock_held __attribute__((tls_model("initial-exec")));
 static __thread uint32_t spin_ns __attribute__((tls_model("initial-exec")));
 static __thread bool spin_set __attribute__((tls_model("initial-exec")));
@@ -287,10 +289,11 @@ static int sleep_once(struct state *st, int64_t deadline, const sigset_t *mask)
 		unsigned n = st->npfd;
 		st->pfd[n] = (struct pollfd){ wake->fd, POLLIN, 0 };
 		st->pfd[n + 1] = (struct pollfd){ chan, POLLIN, 0 };
-		if (deadline != INT64_MAX)
-			ts = left(deadline);
+		ts = deadline != INT64_MAX ? left(deadline) : HV_LONG;
 		HV_COUNT(sleeps);
-		r = hv_sys_ppoll(st->pfd, n + 2, deadline != INT64_MAX ? &ts : NULL, mask);
+		hv_sleep_begin(&ts);
+		r = (int)HV_SYS(SYS_ppoll, st->pfd, n + 2, &ts, mask, 8, 0);
+		hv_sleep_end();
 	} else {
 		for (unsigned k = 0; k < st->npfd; k++)
 			st->pfd[k].revents = 0;
@@ -345,7 +348,7 @@ static int wait_rounds(struct state *st, int64_t deadline, const sigset_t *mask)
 			done(st);
 			return 0;
 		}
-		if (hv_sig_count != sig) {
+		if (hv_sig_count != sig || hv_sig_kept) {
 			done(st);
 			return -EINTR;
 		}
@@ -436,7 +439,7 @@ int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns)
 		hv_cpu_relax();
 		if ((++turn & 3) != 0) /* a look costs less than the time of day */
 			continue;
-		if (sig != hv_sig_count)
+		if (sig != hv_sig_count || hv_sig_kept)
 			return -EINTR;
 		now = hv_now_ns();
 		if ((int64_t)now >= deadline_ns)

@@ -13,8 +13,8 @@
 #include <sys/types.h>
 
 #include "base/inside.h"
+#include "engine/engine.h"
 
-extern __thread bool hv_sig_kept __attribute__((tls_model("initial-exec")));
 extern __thread bool hv_sig_norestart __attribute__((tls_model("initial-exec"))); /* a handler without SA_RESTART ran (or was kept) since this was cleared */
 void hv_sig_release(void);
 

@@ -71,7 +71,9 @@ static inline void hv_kernel_hold(struct hv_sock *s, enum hv_why why)
 	while (!hv_kernel_enter(s));
 }
 
-/* One wait of a blocking data call. *deadline is 0 before the first. 0: try again; else the call's error. */
+/* One wait of a blocking data call. *deadline is 0 before the first. 0: try again; HV_AGAIN: a signal came, a call that has moved nothing yet is restarted;
+ * else the call's error. */
+#define HV_AGAIN 1
 int hv_block(struct hv_sock *s, uint32_t events, int64_t *deadline, _Atomic int64_t *timeo);
 
 /* A wait was interrupted: is the call to be restarted? */

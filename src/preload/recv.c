@@ -40,7 +40,7 @@ int hv_block(struct hv_sock *s, uint32_t events, int64_t *deadline, _Atomic int6
 	if (r == 0 || r == HV_MOVED)
 		return 0;
 	if (r == -EINTR && hv_interrupted(norestart | hv_sig_norestart) && *deadline == INT64_MAX)
-		return 0;
+		return HV_AGAIN;
 	return r;
 }
 
@@ -218,7 +218,7 @@ static ssize_t rx_run(struct hv_file *f, struct rx *r)
 		if (n != -EAGAIN || (r->flags & MSG_DONTWAIT) != 0 || atomic_load_explicit(&s->nonblock, memory_order_relaxed))
 			return got != 0 ? got : n;
 		n = hv_block(s, EPOLLIN | EPOLLRDHUP, &deadline, &s->rcvtimeo_ns);
-		if (n != 0)
+		if (n < 0 || (n == HV_AGAIN && got != 0))
 			return got != 0 ? got : n;
 	}
 }

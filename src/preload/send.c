@@ -188,7 +188,7 @@ static ssize_t tx_run(struct hv_file *f, struct tx *t)
 		if (n != -EAGAIN || nonblock)
 			return sent != 0 ? sent : n;
 		n = hv_block(s, EPOLLOUT, &deadline, &s->sndtimeo_ns);
-		if (n != 0)
+		if (n < 0 || (n == HV_AGAIN && sent != 0))
 			return sent != 0 ? sent : n;
 	}
 }

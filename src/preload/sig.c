@@ -15,9 +15,6 @@
 #include "preload/io.h"
 #include "preload/proc.h"
 
-extern __thread uint32_t hv_sig_count __attribute__((tls_model("initial-exec")));
-
-__thread bool hv_sig_kept __attribute__((tls_model("initial-exec")));
 __thread bool hv_sig_norestart __attribute__((tls_model("initial-exec")));
 static __thread siginfo_t kept_info __attribute__((tls_model("initial-exec")));
 static __thread uint64_t kept_mask __attribute__((tls_model("initial-exec")));
@@ -70,6 +67,10 @@ static void wrapper(int sig, siginfo_t *info, void *ctx)
 		uint64_t all = ~(uint64_t)(FAULTS & ~BIT(SIGSYS));
 		memcpy(&uc->uc_sigmask, &all, sizeof all);
 		hv_sig_kept = true;
+		if (hv_sleep != NULL) { /* just before the system call, or in it */
+			hv_sleep->tv_sec = 0;
+			hv_sleep->tv_nsec = 0;
+		}
 		return;
 	}
 	if ((flags & (int)SA_RESETHAND) != 0) /* ours to do: the kernel would have reset it when the signal was kept */
