@@ -144,6 +144,7 @@ static void left(int fd, struct hv_file *f, bool open)
 	bool last = atomic_fetch_sub(&f->nfds, 1) == 1;
 
 	if (f->kind == HV_KIND_SOCK) {
+		atomic_fetch_sub(&f->s->names, 1);
 		hv_engine_enter();
 		if (!last)
 			hv_sock_fd_closed(f->s, fd);
@@ -151,7 +152,7 @@ static void left(int fd, struct hv_file *f, bool open)
 			hv_sock_last_close(f->s, fd);
 		else { /* closed by somebody who doesn't come past us */
 			hv_log_once(HV_LOG_INFO, "descriptor %d was closed behind our back", fd);
-			hv_sock_last_close(f->s, fd);
+			hv_sock_abandon(f->s);
 		}
 		hv_engine_leave();
 	}
@@ -204,6 +205,7 @@ void hv_tab_share(int fd, struct hv_file *f)
 	}
 	atomic_fetch_add(&f->refs, 1);
 	if (f->kind == HV_KIND_SOCK) {
+		atomic_fetch_add(&f->s->names, 1);
 		hv_engine_enter();
 		if (e != NULL)
 			hv_sock_fd_added(f->s, fd);
@@ -277,6 +279,8 @@ void hv_tab_settle(int fd, struct hv_file *f)
 		return;
 	if (ours(f)) {
 		atomic_fetch_sub(&f->nfds, 1);
+		if (f->kind == HV_KIND_SOCK)
+			atomic_fetch_sub(&f->s->names, 1);
 		hv_file_put(f);
 	}
 }

@@ -47,6 +47,14 @@ static inline void hv_touch(struct hv_sock *s, int fd, enum hv_dir dir)
 	hv_engine_leave();
 }
 
+/* The end of a read in the kernel, which may be the moment that a promotion has waited for. */
+static inline void hv_read_done(struct hv_sock *s, ssize_t n)
+{
+	hv_engine_enter();
+	hv_kernel_leave(s, n);
+	hv_engine_leave();
+}
+
 static inline void hv_to_kernel(struct hv_sock *s, enum hv_why why)
 {
 	if (!hv_sock_vf(s))

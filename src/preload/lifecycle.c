@@ -23,8 +23,6 @@ static struct hv_sock *born(int fd, int domain, int type, bool nonblock)
 {
 	hv_engine_enter();
 	struct hv_sock *s = hv_sock_new(fd, domain, type, nonblock);
-	if (s != NULL && hv_uring)
-		hv_sock_pin(s, HV_WHY_URING);
 	hv_engine_leave();
 	return s;
 }
@@ -186,9 +184,57 @@ HV_EXPORT int shutdown(int fd, int how)
 
 /* ---- close ---- */
 
+#define OWN 128
+
+/* The library's own descriptors, which a program that closes everything doesn't know of. There are none before the first promotion. */
+static int own_fds(int fds[OWN])
+{
+	if (!hv_fault_ready)
+		return 0;
+	hv_engine_enter();
+	int n = hv_engine_fds(fds, OWN);
+	hv_engine_leave();
+	return n;
+}
+
+static bool own_fd(int fd)
+{
+	int fds[OWN], n = own_fds(fds);
+
+	for (int i = 0; i < n; i++)
+		if (fds[i] == fd)
+			return true;
+	return false;
+}
+
+static int close_around(unsigned first, unsigned last, int flags)
+{
+	int fds[OWN], n = own_fds(fds), r = 0;
+
+	for (int i = 0; i < n; i++) /* few; qsort() might allocate */
+		for (int j = i; j > 0 && fds[j - 1] > fds[j]; j--) {
+			int t = fds[j];
+			fds[j] = fds[j - 1];
+			fds[j - 1] = t;
+		}
+	for (int i = 0; i < n && r == 0; i++) {
+		unsigned fd = (unsigned)fds[i];
+		if (fds[i] < 0 || fd < first || fd > last)
+			continue;
+		if (fd > first)
+			r = REAL(close_range)(first, fd - 1, flags);
+		first = fd + 1;
+	}
+	return r != 0 || first > last ? r : REAL(close_range)(first, last, flags);
+}
+
 HV_EXPORT int close(int fd)
 {
-	if (hv_aside() || !hv_tab_known(fd) || (hv_tab_ours(fd) && hv_borrowed()))
+	if (hv_aside())
+		return REAL(close)(fd);
+	if (!hv_tab_ours(fd) && hv_fault_ready && !hv_borrowed() && own_fd(fd))
+		return (int)hv_ret(-EBADF);
+	if (!hv_tab_known(fd) || (hv_tab_ours(fd) && hv_borrowed()))
 		return REAL(close)(fd);
 	int e = errno;
 	bool ours = hv_tab_drop(fd);
@@ -227,7 +273,7 @@ HV_EXPORT int close_range(unsigned first, unsigned last, int flags)
 	}
 	hv_tab_each(first, last, drop_one, NULL);
 	errno = e;
-	int r = REAL(close_range)(first, last, flags);
+	int r = close_around(first, last, flags);
 	hv_tab_gone_range(first, last);
 	return r;
 }
@@ -242,8 +288,9 @@ HV_EXPORT void closefrom(int low)
 	}
 	int e = errno;
 	hv_tab_each(first, HV_FD_MAX - 1, drop_one, NULL);
+	if (close_around(first, UINT_MAX, 0) != 0)
+		REAL_LAZY(closefrom)(low);
 	errno = e;
-	REAL_LAZY(closefrom)(low);
 	hv_tab_gone_range(first, HV_FD_MAX - 1);
 }
 

@@ -159,6 +159,8 @@ HV_EXPORT int getsockopt(int fd, int level, int opt, void *restrict val, socklen
 		r = REAL(getsockopt)(fd, level, opt, val, len);
 		if (r < 0)
 			r = -errno;
+		else if (!vf && level == IPPROTO_TCP && opt == TCP_INFO)
+			hv_kernel_info(s, val, *len);
 		if (!vf)
 			hv_kernel_leave(s, 0);
 		break;

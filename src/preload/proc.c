@@ -16,20 +16,12 @@
 #include "preload/proc.h"
 
 pid_t hv_pid;
-_Atomic bool hv_uring;
-
-static void pin_uring(int fd, struct hv_file *f, void *arg)
-{
-	(void)fd;
-	(void)arg;
-	if (f->kind == HV_KIND_SOCK)
-		hv_keep_in_kernel(f->s, HV_WHY_URING);
-}
 
 void hv_uring_seen(void)
 {
-	if (!atomic_exchange(&hv_uring, true))
-		hv_tab_each(0, HV_FD_MAX - 1, pin_uring, NULL);
+	hv_engine_enter();
+	hv_engine_stop(HV_WHY_URING);
+	hv_engine_leave();
 }
 
 /* ---- fork ---- */

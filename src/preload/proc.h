@@ -10,7 +10,6 @@
 #include "base/sys.h"
 
 extern pid_t hv_pid;          /* of the process whose memory this is */
-extern _Atomic bool hv_uring; /* the program uses io_uring: octets may move without us */
 
 /* True in a child made by vfork() or clone(CLONE_VM): memory is the parent's, descriptors are its own. Costs a system call. */
 static inline bool hv_borrowed(void)
@@ -18,7 +17,7 @@ static inline bool hv_borrowed(void)
 	return hv_sys_getpid() != hv_pid;
 }
 
-/* Every followed socket stays in the kernel from now on, and so does every new one. */
+/* The program uses io_uring: octets may move without us. Nothing is accelerated any more. */
 void hv_uring_seen(void);
 /* F_DUPFD and the like: fd is a new name of old. Returns fd. */
 int hv_tab_duplicated(int old, int fd);

@@ -172,7 +172,7 @@ static ssize_t rx_run(struct hv_file *f, struct rx *r)
 			if (!hv_kernel_enter(s))
 				continue;
 			n = kernel_rx(r);
-			hv_kernel_leave(s, n);
+			hv_read_done(s, n);
 			return got == 0 ? n : n < 0 ? got : got + n;
 		}
 		if (look) {
@@ -353,7 +353,7 @@ HV_EXPORT int recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct 
 		r = REAL(recvmmsg)(fd, v, n, flags, timeout);
 		if (r < 0)
 			r = -errno;
-		hv_kernel_leave(f->s, r);
+		hv_read_done(f->s, r);
 		break;
 	}
 	hv_file_put(f);

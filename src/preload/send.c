@@ -152,7 +152,7 @@ static ssize_t tx_run(struct hv_file *f, struct tx *t)
 			if (!hv_kernel_enter(s))
 				continue;
 			n = kernel_tx(t);
-			hv_kernel_leave(s, n);
+			hv_kernel_leave(s, 0);
 			return sent == 0 ? n : n < 0 ? sent : sent + n;
 		}
 		if (look) {
@@ -310,7 +310,7 @@ HV_EXPORT int sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags)
 		r = REAL(sendmmsg)(fd, v, n, flags);
 		if (r < 0)
 			r = -errno;
-		hv_kernel_leave(f->s, r);
+		hv_kernel_leave(f->s, 0);
 		break;
 	}
 	hv_file_put(f);

@@ -30,6 +30,7 @@ static struct hv_sock *sock_new(void)
 	assert_non_null(s);
 	atomic_store(&s->calls, ALIVE);
 	atomic_store(&s->refs, 1);
+	atomic_store(&s->names, 1);
 	atomic_fetch_add(&born, 1);
 	return s;
 }
@@ -41,7 +42,7 @@ static void must_live(struct hv_sock *s)
 void hv_sock_put(struct hv_sock *s)
 {
 	must_live(s);
-	if (atomic_fetch_sub(&s->refs, 1) != 1)
+	if (atomic_fetch_sub(&s->refs, 1) != 1 || atomic_load(&s->names) != 0)
 		abort();
 	atomic_store(&s->calls, DEAD);
 	atomic_fetch_add(&died, 1);
@@ -50,6 +51,11 @@ void hv_sock_put(struct hv_sock *s)
 void hv_sock_last_close(struct hv_sock *s, int fd)
 {
 	(void)fd;
+	must_live(s);
+	atomic_fetch_add(&last_closes, 1);
+}
+void hv_sock_abandon(struct hv_sock *s)
+{
 	must_live(s);
 	atomic_fetch_add(&last_closes, 1);
 }
