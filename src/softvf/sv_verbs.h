@@ -77,6 +77,7 @@ struct sv_chan {
 	int ev_fd;           /* EFD_SEMAPHORE: one count for each event in cqs that isn't `soft` */
 	uint32_t soft;       /* events that the thread in ibv_get_cq_event() found itself */
 	bool xsk_added;
+	uint32_t polled; /* batches of frames since the last arm */
 	struct sv_cq *cqs;
 };
 
@@ -227,5 +228,16 @@ void sv_qp_error(struct sv_qp *q); /* rx_lock or tx_lock must not be held */
 /* flow */
 struct ibv_flow *sv_create_flow(struct ibv_qp *qp, struct ibv_flow_attr *a);
 int sv_destroy_flow(struct ibv_flow *f);
+
+void sv_chan_leave_xsk(struct sv_cq *q);
+
+/* A batch was taken by polling. */
+static inline void sv_chan_polled(struct sv_cq *q)
+{
+	struct sv_chan *ch = q->chan;
+
+	if (ch != NULL && sv_unlikely(ch->xsk_added) && ++ch->polled >= 64)
+		sv_chan_leave_xsk(q);
+}
 
 #endif

@@ -479,21 +479,26 @@ static void deliver(struct sv_wire *w, struct sv_qp *q, const struct sv_frame *f
 /* Move frames from the XSK to completion queues. rx_lock held. */
 unsigned sv_pump(struct sv_wire *w, struct sv_chan *self)
 {
+	struct sv_qp *last = NULL;
 	struct sv_frame f;
 	unsigned n = 0;
 
 	while (n < 64 && sv_rx_get(w, &f)) {
 		struct sv_qp *q = w->owner[f.qp];
 
-		if (sv_likely(q != NULL))
+		if (sv_likely(q != NULL)) {
 			deliver(w, q, &f, self);
-		else
+			last = q;
+		} else {
 			w->rx_no_owner++;
+		}
 		sv_rx_put(w, &f);
 		n++;
 	}
 	if (n > 0)
-		sv_rx_commit(w);
+		sv_rx_commit(w, n);
+	if (last != NULL)
+		sv_chan_polled(last->rcq);
 	return n;
 }
 

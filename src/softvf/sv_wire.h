@@ -35,6 +35,7 @@
 #include "softvf/sv_steer.h"
 
 #define SV_RX_FRAMES 2048u
+#define SV_RX_FEW 512u /* enough for a line-rate burst of 60 us at 100 Gbit/s, small enough for the second-level cache */
 #define SV_TX_FRAMES 2048u
 #define SV_XDP_HEADROOM 256u /* the kernel leaves it in front of a received frame; metadata ends there */
 #define SV_FRAME_MAX 9728u   /* longest frame, headers included */
@@ -109,6 +110,10 @@ struct sv_wire {
 
 	SV_CACHELINE struct sv_lock rx_lock;
 	struct sv_ring rx, fill;
+	/* Few frames circulate while traffic is light, so that they stay in the cache; a burst brings the others in. */
+	uint32_t rx_out, rx_want, rx_quiet; /* frames that the kernel has or will be read next; how many it should have; small batches in a row */
+	uint32_t rx_nfree;
+	uint32_t rx_free[SV_RX_FRAMES];
 	void *owner[SV_WIRE_QPS]; /* by QP number */
 	uint64_t rx_no_owner, rx_no_buf;
 
@@ -226,17 +231,37 @@ static inline bool sv_rx_get(struct sv_wire *w, struct sv_frame *f)
 
 static inline void sv_rx_put(struct sv_wire *w, const struct sv_frame *f)
 {
-	uint64_t *fill = w->fill.desc;
 	unsigned i;
 
 	for (i = 0; i < f->n; i++)
-		fill[w->fill.p++ & w->fill.mask] = sv_rx_desc(w, w->rx.c + i)->addr & ~(uint64_t)(w->chunk - 1);
+		w->rx_free[w->rx_nfree++] = (uint32_t)(sv_rx_desc(w, w->rx.c + i)->addr >> w->chunk_shift);
 	w->rx.c += f->n;
+	w->rx_out -= f->n;
 }
 
-/* After a batch of get and put. */
-static inline void sv_rx_commit(struct sv_wire *w)
+static inline void sv_rx_fill(struct sv_wire *w)
 {
+	uint64_t *fill = w->fill.desc;
+
+	while (w->rx_out < w->rx_want && w->rx_nfree > 0) {
+		fill[w->fill.p++ & w->fill.mask] = (uint64_t)w->rx_free[--w->rx_nfree] << w->chunk_shift;
+		w->rx_out++;
+	}
+}
+
+/* After a batch of n gets and puts. */
+static inline void sv_rx_commit(struct sv_wire *w, unsigned n)
+{
+	if (n >= 16 && w->rx_want < SV_RX_FRAMES) {
+		w->rx_want *= 2;
+		w->rx_quiet = 0;
+	} else if (n > 2) {
+		w->rx_quiet = 0;
+	} else if (++w->rx_quiet >= 16384 && w->rx_want > SV_RX_FEW) {
+		w->rx_want /= 2;
+		w->rx_quiet = 0;
+	}
+	sv_rx_fill(w);
 	__atomic_store_n(w->fill.prod, w->fill.p, __ATOMIC_RELEASE);
 	__atomic_store_n(w->rx.cons, w->rx.c, __ATOMIC_RELEASE);
 	__atomic_store_n(&w->rx_seen, w->rx.c, __ATOMIC_RELAXED);

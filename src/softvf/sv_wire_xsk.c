@@ -163,7 +163,11 @@ static int xsk_open(struct sv_wire *w, uint32_t mtu)
 	if (hv_sys_setint(w->xsk_fd, SOL_SOCKET, SO_SNDBUFFORCE, 16 << 20) < 0)
 		(void)hv_sys_setint(w->xsk_fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
 	for (i = 0; i < SV_RX_FRAMES; i++)
-		((uint64_t *)w->fill.desc)[w->fill.p++ & w->fill.mask] = (uint64_t)i << w->chunk_shift;
+		w->rx_free[i] = SV_RX_FRAMES - 1 - i;
+	w->rx_nfree = SV_RX_FRAMES;
+	w->rx_out = w->rx_quiet = 0;
+	w->rx_want = SV_RX_FEW;
+	sv_rx_fill(w);
 	__atomic_store_n(w->fill.prod, w->fill.p, __ATOMIC_RELEASE);
 	for (w->tx_nfree = 0; w->tx_nfree < SV_TX_FRAMES; w->tx_nfree++)
 		w->tx_free[w->tx_nfree] = SV_RX_FRAMES + SV_TX_FRAMES - 1 - w->tx_nfree;

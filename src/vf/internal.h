@@ -20,6 +20,7 @@
 
 #define HV_VF_WC_BATCH 32u
 #define HV_VF_REFILL_BATCH 32u
+#define HV_VF_RQ_FEW 256u
 #define HV_VF_REFILL_MIN 8u      /* posting fewer buffers at a time costs more than it brings */
 #define HV_VF_CHUNK 8192u
 #define HV_VF_INLINE_WANT 192u   /* frames up to that many octets travel within the WQE: headers and about 130 octets of payload */
@@ -46,6 +47,7 @@ struct hv_vf {
 	struct ibv_cq *rcq, *scq;
 	uint32_t sq_next, sq_done, sq; /* sq: power of two */
 	uint32_t rq_posted, rq;
+	uint32_t rq_want, rq_quiet; /* buffers to keep posted: few while traffic is light, so that they stay in the cache; batches that were small */
 	uint32_t lkey, inline_max, tso_max, slot_size;
 	bool tx_csum;
 	bool broken;             /* a completion with an error: the QP does nothing any more */

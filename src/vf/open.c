@@ -400,7 +400,7 @@ const struct hv_vf_pair *hv_vf_pair(const struct hv_vf *vf)
 void hv_vf_env_init(struct hv_vf *vf, struct hv_env *env)
 {
 	memset(env, 0, sizeof *env);
-	for (uint32_t i = vf->plan.rx_bufs; i-- > vf->rq;) {
+	for (uint32_t i = vf->plan.rx_bufs; i-- > vf->rq_want;) { /* the others are posted */
 		vf->bufs[i].next = env->free_rx;
 		env->free_rx = &vf->bufs[i];
 		env->n_free_rx++;

@@ -56,6 +56,15 @@ unsigned hv_vf_poll_rx(struct hv_vf *vf, struct hv_vf_cqe *out, unsigned max, ui
 		if ((unsigned)n < ask)
 			break;
 	}
+	if (got >= 16 && vf->rq_want < vf->rq) { /* a burst: all hands */
+		vf->rq_want = vf->rq_want * 2 < vf->rq ? vf->rq_want * 2 : vf->rq;
+		vf->rq_quiet = 0;
+	} else if (got > 2) {
+		vf->rq_quiet = 0;
+	} else if (got != 0 && ++vf->rq_quiet >= 16384 && vf->rq_want > HV_VF_RQ_FEW) {
+		vf->rq_want /= 2;
+		vf->rq_quiet = 0;
+	}
 	return got;
 }
 
@@ -93,7 +102,7 @@ static unsigned post_batch(struct hv_vf *vf, struct hv_buf **list, unsigned want
 
 void hv_vf_refill(struct hv_vf *vf, struct hv_env *env)
 {
-	unsigned room = vf->rq - vf->rq_posted;
+	unsigned room = vf->rq_want > vf->rq_posted ? vf->rq_want - vf->rq_posted : 0;
 
 	if (UNLIKELY(vf->stash != NULL)) {
 		struct hv_buf *b;
@@ -125,9 +134,10 @@ int hv_vf_post_initial(struct hv_vf *vf)
 {
 	struct hv_buf *list;
 
-	for (uint32_t i = 0; i + 1 < vf->rq; i++)
+	vf->rq_want = vf->rq < HV_VF_RQ_FEW ? vf->rq : HV_VF_RQ_FEW;
+	for (uint32_t i = 0; i + 1 < vf->rq_want; i++)
 		vf->bufs[i].next = &vf->bufs[i + 1];
-	vf->bufs[vf->rq - 1].next = NULL;
+	vf->bufs[vf->rq_want - 1].next = NULL;
 	list = vf->bufs;
 	while (list != NULL) {
 		if (post_batch(vf, &list, HV_VF_REFILL_BATCH) == 0)
