@@ -184,7 +184,7 @@ static void activate(struct hv_epoll *ep)
 		int fd = hv_sys_eventfd(0, 04000 | 02000000);
 		if (fd < 0)
 			return;
-		ep->evfd = hv_fd_high(fd);
+		ep->evfd = hv_sys_high(fd);
 		ev.events = EPOLLIN;
 		ev.data.u64 = tag_ev(ep);
 		hv_sys_epoll_ctl(ep->epfd, EPOLL_CTL_ADD, ep->evfd, &ev);

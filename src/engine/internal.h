@@ -211,7 +211,6 @@ void hv_obj_free(void *p, size_t size);
 void hv_mem_fork_child(void);
 void *hv_map(size_t len);
 void hv_unmap(void *p, size_t len);
-int hv_fd_high(int fd);          /* moves an internal descriptor out of the program's way, close-on-exec */
 uint8_t *hv_scratch(size_t len); /* G.lock held; grows; contents lost at the next call */
 
 /* ring.c, lock held */

@@ -390,7 +390,7 @@ bool hv_service_start(int upper)
 			atomic_store(&G.ring, HV_RING_CLOSED);
 			return false;
 		}
-		G.ctl_fd = hv_fd_high(fd);
+		G.ctl_fd = hv_sys_high(fd);
 	}
 	hv_inside_enter();
 	sigfillset(&all);

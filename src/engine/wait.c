@@ -46,7 +46,7 @@ struct hv_wakefd *hv_wakefd_get(void)
 		hv_obj_free(w, sizeof *w);
 		return NULL;
 	}
-	w->fd = hv_fd_high(fd);
+	w->fd = hv_sys_high(fd);
 	return w;
 }
 

@@ -125,7 +125,7 @@ static int filter_load(int map)
 	a.insns = (uintptr_t)out;
 	a.license = (uintptr_t)"GPL";
 	memcpy(a.prog_name, "hv_capture", sizeof "hv_capture");
-	return hv_fd_high((int)bpf(BPF_PROG_LOAD, &a));
+	return hv_sys_high((int)bpf(BPF_PROG_LOAD, &a));
 }
 
 /* ---- tuples ---- */
@@ -141,7 +141,7 @@ static int map_create(void)
 	a.max_entries = TUPLES_MAX;
 	a.map_flags = BPF_F_NO_PREALLOC;
 	memcpy(a.map_name, "hv_capture", sizeof "hv_capture");
-	return hv_fd_high((int)bpf(BPF_MAP_CREATE, &a));
+	return hv_sys_high((int)bpf(BPF_MAP_CREATE, &a));
 }
 
 static int map_op(const struct hv_capture *c, int cmd, const struct hv_tuple *t)
@@ -176,7 +176,7 @@ static int socket_open(struct hv_capture *c, int upper, const char **what)
 
 	*what = "packet socket (AF_PACKET, CAP_NET_RAW)";
 	/* Protocol 0: nothing arrives before bind(), and then the filter is in place. */
-	int r = c->fd = hv_fd_high(hv_sys_socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+	int r = c->fd = hv_sys_high(hv_sys_socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 	if (r < 0)
 		return r;
 	*what = "eBPF map (CAP_BPF)";

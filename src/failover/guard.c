@@ -43,19 +43,6 @@ static void give(void) { __atomic_store_n(&lock, 0, __ATOMIC_RELEASE); }
 
 static long bpf(int cmd, union bpf_attr *a) { return HV_SYS(SYS_bpf, cmd, a, sizeof *a, 0, 0, 0); }
 
-int hv_fd_high(int fd)
-{
-	if (fd < 0)
-		return fd;
-	int h = hv_sys_fcntl(fd, F_DUPFD_CLOEXEC, 512);
-	if (h < 0) /* RLIMIT_NOFILE is lower */
-		h = hv_sys_fcntl(fd, F_DUPFD_CLOEXEC, 64);
-	if (h < 0)
-		return fd;
-	hv_sys_close(fd);
-	return h;
-}
-
 void hv_fd_drop(int *fd)
 {
 	if (*fd >= 0)
@@ -98,7 +85,7 @@ static int prog_load(uint32_t type, uint32_t attach, const struct bpf_insn *src,
 	a.insns = (uintptr_t)insn;
 	a.insn_cnt = len;
 	a.license = (uintptr_t)"GPL";
-	return hv_fd_high((int)bpf(BPF_PROG_LOAD, &a));
+	return hv_sys_high((int)bpf(BPF_PROG_LOAD, &a));
 }
 
 #define MOV_IMM(d, v) { .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = (d), .imm = (v) }
@@ -184,7 +171,7 @@ static int map_create(uint32_t type, uint32_t key, uint32_t value, uint32_t entr
 	a.value_size = value;
 	a.max_entries = entries;
 	a.map_flags = flags;
-	return hv_fd_high((int)bpf(BPF_MAP_CREATE, &a));
+	return hv_sys_high((int)bpf(BPF_MAP_CREATE, &a));
 }
 
 static long map_op(int cmd, int map, const void *key, const void *value)
@@ -202,7 +189,7 @@ static long map_op(int cmd, int map, const void *key, const void *value)
 static int listener(int family)
 {
 	union hv_sa sa;
-	int fd = hv_fd_high(hv_sys_socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
+	int fd = hv_sys_high(hv_sys_socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
 
 	if (fd < 0)
 		return fd;
@@ -247,14 +234,14 @@ static int sk_lookup_open(void)
 	r = prog = lookup_load(hv_g.map_fd, socks);
 	if (r < 0)
 		goto out;
-	r = ns = hv_fd_high((int)HV_SYS(SYS_openat, AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC, 0, 0, 0));
+	r = ns = hv_sys_high((int)HV_SYS(SYS_openat, AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC, 0, 0, 0));
 	if (r < 0)
 		goto out;
 	memset(&a, 0, sizeof a);
 	a.link_create.prog_fd = (uint32_t)prog;
 	a.link_create.target_fd = (uint32_t)ns;
 	a.link_create.attach_type = BPF_SK_LOOKUP;
-	r = hv_g.link_fd = hv_fd_high((int)bpf(BPF_LINK_CREATE, &a));
+	r = hv_g.link_fd = hv_sys_high((int)bpf(BPF_LINK_CREATE, &a));
 out:
 	/* The link holds the program, the program holds the maps. */
 	hv_fd_drop(&socks);

@@ -24,7 +24,7 @@
 
 int hv_raw_open(int family)
 {
-	int fd = hv_fd_high(hv_sys_socket(family, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
+	int fd = hv_sys_high(hv_sys_socket(family, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
 
 	if (fd >= 0)
 		hv_sys_setint(fd, SOL_SOCKET, SO_SNDBUFFORCE, 4 << 20);

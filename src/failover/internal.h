@@ -39,7 +39,6 @@ union hv_sa { struct sockaddr sa; struct sockaddr_in in; struct sockaddr_in6 in6
 socklen_t hv_sa_from(union hv_sa *a, const struct hv_tuple *t, int domain, bool local);
 
 /* The descriptor moved out of the program's way (>= 512 if the limit allows), close-on-exec. Takes and returns -errno as it is. */
-int hv_fd_high(int fd);
 void hv_fd_drop(int *fd);
 
 int hv_drop_load(void);          /* eBPF program fd or -errno */

@@ -230,7 +230,7 @@ int hv_monitor_open(struct hv_monitor **out, int upper, int lower, const char **
 		goto fail;
 	*what = "netlink";
 	m->sk = nl.socket_alloc();
-	r = m->sk != NULL ? hv_fd_high(hv_sys_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE)) : -ENOMEM;
+	r = m->sk != NULL ? hv_sys_high(hv_sys_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE)) : -ENOMEM;
 	if (r < 0)
 		goto fail;
 	m->fd = r;

@@ -166,7 +166,7 @@ static int guard_up(struct hv_park *pk)
 			return hv_step(pk, "route for the guard", r);
 		pk->guard_if = rt.ifindex;
 	}
-	int g = hv_fd_high(hv_sys_socket(pk->domain, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
+	int g = hv_sys_high(hv_sys_socket(pk->domain, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
 	if (g < 0)
 		return hv_step(pk, "guard socket", g);
 	if (mark > 0)

@@ -52,7 +52,7 @@ static int nl_open(void)
 	if (nl_fd >= 0 && nl_pid == pid)
 		return 0;
 	hv_fd_drop(&nl_fd);
-	nl_fd = hv_fd_high(hv_sys_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+	nl_fd = hv_sys_high(hv_sys_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 	nl_pid = pid;
 	return nl_fd < 0 ? nl_fd : 0;
 }

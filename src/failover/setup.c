@@ -74,7 +74,7 @@ void hv_handoff_child(void)
 /* TCP_REPAIR on a socket of ours tells whether it is allowed on the program's. */
 static int try_repair(void)
 {
-	int fd = hv_fd_high(hv_sys_socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
+	int fd = hv_sys_high(hv_sys_socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
 	socklen_t l = sizeof hv_g.netns;
 
 	if (fd < 0)
@@ -92,7 +92,7 @@ static uint32_t sysctl_max(const char *path, uint32_t def)
 	char b[128];
 	uint64_t v = 0;
 	int field = 0;
-	int fd = hv_fd_high((int)HV_SYS(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0, 0, 0));
+	int fd = hv_sys_high((int)HV_SYS(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0, 0, 0));
 
 	if (fd < 0)
 		return def;

@@ -139,8 +139,8 @@ SV_EXPORT struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *c
 		return NULL;
 	ch->ctx = c;
 	ch->ch.context = ctx;
-	ch->ch.fd = hv_sys_epoll_create1(EPOLL_CLOEXEC);
-	ch->ev_fd = hv_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
+	ch->ch.fd = hv_sys_high(hv_sys_epoll_create1(EPOLL_CLOEXEC));
+	ch->ev_fd = hv_sys_high(hv_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
 	if (ch->ch.fd < 0 || ch->ev_fd < 0 || hv_sys_epoll_ctl(ch->ch.fd, EPOLL_CTL_ADD, ch->ev_fd, &ev) < 0) {
 		if (ch->ch.fd >= 0)
 			hv_sys_close(ch->ch.fd);

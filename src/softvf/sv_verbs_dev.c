@@ -142,8 +142,8 @@ SV_EXPORT struct ibv_context *ibv_open_device(struct ibv_device *dev)
 		errno = -r;
 		return NULL;
 	}
-	c->async_rd = fd[0];
-	c->async_wr = fd[1];
+	c->async_rd = hv_sys_high(fd[0]);
+	c->async_wr = hv_sys_high(fd[1]);
 	(void)hv_sys_fcntl(c->async_wr, F_SETFL, O_NONBLOCK); /* the read end is the program's */
 	pthread_mutex_init(&c->lock, NULL);
 	v = &c->v;

@@ -23,7 +23,7 @@ static struct sv_wire *wires;
 static int nl_open(unsigned groups)
 {
 	struct sockaddr_nl sa = { .nl_family = AF_NETLINK, .nl_groups = groups };
-	int fd = hv_sys_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	int fd = hv_sys_high(hv_sys_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 	int r;
 
 	if (fd < 0)
@@ -255,7 +255,7 @@ static int monitor_start(struct sv_wire *w)
 	int r;
 
 	w->nl_fd = nl_open(RTMGRP_LINK);
-	w->wake_fd = hv_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	w->wake_fd = hv_sys_high(hv_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 	if (w->nl_fd < 0 || w->wake_fd < 0)
 		return w->nl_fd < 0 ? w->nl_fd : w->wake_fd;
 	sigfillset(&all);

@@ -90,8 +90,10 @@ static void publish(struct sv_steer *s)
 int sv_steer_attach(struct sv_wire *w)
 {
 	struct sv_steer *s = calloc(1, sizeof *s);
+	struct bpf_map_desc *m;
 	union bpf_attr a;
 	uint32_t q = w->queue;
+	size_t i;
 	int r;
 
 	if (s == NULL)
@@ -104,6 +106,10 @@ int sv_steer_attach(struct sv_wire *w)
 	r = sv_skel__load(s->skel);
 	if (r < 0)
 		return r;
+	m = (struct bpf_map_desc *)(void *)&s->skel->maps;
+	for (i = 0; i < sizeof s->skel->maps / sizeof *m; i++) /* out of the way of the program's numbers */
+		m[i].map_fd = hv_sys_high(m[i].map_fd);
+	s->skel->progs.steer.prog_fd = hv_sys_high(s->skel->progs.steer.prog_fd);
 	r = map_op(BPF_MAP_UPDATE_ELEM, s->skel->maps.xsks.map_fd, &q, &w->xsk_fd, 0);
 	if (r < 0)
 		return r;
@@ -112,7 +118,7 @@ int sv_steer_attach(struct sv_wire *w)
 	a.link_create.target_ifindex = (__u32)w->link.ifindex;
 	a.link_create.attach_type = BPF_XDP;
 	a.link_create.flags = XDP_FLAGS_DRV_MODE;
-	w->link_fd = skel_bpf(BPF_LINK_CREATE, &a);
+	w->link_fd = hv_sys_high(skel_bpf(BPF_LINK_CREATE, &a));
 	if (w->link_fd < 0)
 		return w->link_fd == -EEXIST ? -EBUSY : w->link_fd;
 	return 0;

@@ -17,7 +17,7 @@
 static int open_one(const struct sv_wire *w, int bypass)
 {
 	struct sockaddr_ll sa = { .sll_family = AF_PACKET, .sll_protocol = 0, .sll_ifindex = w->link.ifindex };
-	int fd = hv_sys_socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0); /* protocol 0: receives nothing */
+	int fd = hv_sys_high(hv_sys_socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)); /* protocol 0: receives nothing */
 	int r;
 
 	if (fd < 0)

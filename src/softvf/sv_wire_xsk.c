@@ -155,7 +155,7 @@ static int xsk_open(struct sv_wire *w, uint32_t mtu)
 	r = umem_alloc(w);
 	if (r < 0)
 		return r;
-	w->xsk_fd = hv_sys_socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
+	w->xsk_fd = hv_sys_high(hv_sys_socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
 	r = w->xsk_fd < 0 ? w->xsk_fd : xsk_rings(w);
 	if (r < 0)
 		goto fail;
