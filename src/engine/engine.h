@@ -104,8 +104,20 @@ static inline bool hv_kernel_enter(struct hv_sock *s)
 }
 /* The socket waits for a moment with an empty receive queue: right after a read is the likeliest one. */
 void hv_kernel_left(struct hv_sock *s);
+/* What the kernel carried, for the summary: a line for each thread (shared from the 65th on, then a count may get lost). */
+struct hv_kernel_sum {
+	_Atomic uint64_t calls, octets;
+	uint64_t pad[6];
+} __attribute__((aligned(64)));
+extern __thread struct hv_kernel_sum *hv_kernel_mine __attribute__((tls_model("initial-exec")));
+struct hv_kernel_sum *hv_kernel_sum_get(void);
 static inline void hv_kernel_leave(struct hv_sock *s, ssize_t octets)
 {
+	if (octets > 0) {
+		struct hv_kernel_sum *k = hv_kernel_mine != NULL ? hv_kernel_mine : hv_kernel_sum_get();
+		atomic_store_explicit(&k->calls, atomic_load_explicit(&k->calls, memory_order_relaxed) + 1, memory_order_relaxed);
+		atomic_store_explicit(&k->octets, atomic_load_explicit(&k->octets, memory_order_relaxed) + (uint64_t)octets, memory_order_relaxed);
+	}
 	atomic_fetch_sub(&s->inflight, 1);
 	if (__builtin_expect(atomic_load_explicit(&s->after_read, memory_order_relaxed), 0) && octets > 0)
 		hv_kernel_left(s);

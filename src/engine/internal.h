@@ -282,7 +282,7 @@ void hv_exception_poll(void);
 struct hv_stats {
 	_Atomic uint64_t promotes, promote_fails, demotes, demote_retries;
 	_Atomic uint64_t demote_why[HV_WHY_MAX], stay_why[HV_WHY_MAX], move_why[32];
-	_Atomic uint64_t kernel_rx_octets, kernel_tx_octets, kernel_calls, vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
+	_Atomic uint64_t vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
 	_Atomic uint64_t udp_kernel_path, udp_resent, captured, injected_unknown, sleeps, spins_hit, ring_opens, ring_losses;
 	_Atomic uint64_t promote_ns_max, promote_ns_sum, demote_ns_max, demote_ns_sum, failover_ns_max, failover_socks;
 };
@@ -292,6 +292,7 @@ extern struct hv_stats S;
 void hv_journal(const char *what, const struct hv_sock *s, const char *why, uint64_t ns);
 void hv_stats_max(_Atomic uint64_t *m, uint64_t v);
 void hv_summary_write(void);
+void hv_stats_fork_child(void);
 void hv_stay(struct hv_sock *s, enum hv_why why, uint64_t retry_ns);
 int hv_tuple_print(const struct hv_tuple *t, char *buf, size_t len);
 

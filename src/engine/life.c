@@ -63,7 +63,7 @@ void hv_engine_fork_child(void)
 	G.handoff_failed = false;
 	atomic_store(&G.next_open_ns, 0);
 	atomic_store(&G.ring, HV_RING_CLOSED);
-	memset(&S, 0, sizeof S); /* the child writes its own summary */
+	hv_stats_fork_child(); /* it writes its own summary */
 }
 
 void hv_engine_stop(enum hv_why why)

@@ -433,11 +433,11 @@ void hv_sock_touch(struct hv_sock *s, int fd, enum hv_dir dir)
 		return;
 	}
 	struct hv_sock_priv *p = s->p;
+	atomic_store_explicit(&s->calls, 0, memory_order_relaxed); /* whatever comes of it: the clock isn't read at each call */
 	if (now < p->next_try_ns)
 		return;
 	if (p->promoted_ns != 0 && now - p->promoted_ns < (uint64_t)hv_conf.move_min_ms * MS)
 		return;
-	atomic_store_explicit(&s->calls, 0, memory_order_relaxed);
 	int held = hv_lock_held;
 	if (held != 0)
 		return; /* a signal handler above our own code */

@@ -102,6 +102,27 @@ static void quoted(struct out *o, const char *s)
 	put(o, "\"");
 }
 
+#define KERNEL_SUMS 64u
+static struct hv_kernel_sum kernel_sums[KERNEL_SUMS];
+__thread struct hv_kernel_sum *hv_kernel_mine __attribute__((tls_model("initial-exec")));
+
+struct hv_kernel_sum *hv_kernel_sum_get(void)
+{
+	static _Atomic uint32_t next;
+
+	hv_kernel_mine = &kernel_sums[atomic_fetch_add(&next, 1) % KERNEL_SUMS];
+	return hv_kernel_mine;
+}
+
+static unsigned long long kernel_total(bool octets)
+{
+	unsigned long long n = 0;
+
+	for (unsigned i = 0; i < KERNEL_SUMS; i++)
+		n += atomic_load_explicit(octets ? &kernel_sums[i].octets : &kernel_sums[i].calls, memory_order_relaxed);
+	return n;
+}
+
 #define U(f) (unsigned long long)atomic_load_explicit(&S.f, memory_order_relaxed)
 
 static void by_why(struct out *o, const char *key, _Atomic uint64_t *v)
@@ -154,8 +175,8 @@ static void fill(struct out *o)
 	}
 	put(o, "}");
 	put(o, ",\"failover\":{\"sockets_moved\":%llu,\"longest_us\":%.1f}", U(failover_socks), (double)U(failover_ns_max) / 1e3);
-	put(o, ",\"vf_octets\":{\"rx\":%llu,\"tx\":%llu},\"vf_calls\":{\"rx\":%llu,\"tx\":%llu},\"kernel_calls\":%llu,\"kernel_octets\":{\"rx\":%llu,\"tx\":%llu}", U(vf_rx_octets), U(vf_tx_octets),
-	    U(vf_rx_calls), U(vf_tx_calls), U(kernel_calls), U(kernel_rx_octets), U(kernel_tx_octets));
+	put(o, ",\"vf_octets\":{\"rx\":%llu,\"tx\":%llu},\"vf_calls\":{\"rx\":%llu,\"tx\":%llu},\"kernel_calls\":%llu,\"kernel_octets\":%llu", U(vf_rx_octets), U(vf_tx_octets),
+	    U(vf_rx_calls), U(vf_tx_calls), kernel_total(false), kernel_total(true));
 	put(o, ",\"udp_by_kernel_path\":%llu,\"udp_resent\":%llu,\"tcp_by_kernel_path\":%llu,\"injected\":%llu,\"sleeps\":%llu,\"spins_hit\":%llu", U(udp_kernel_path), U(udp_resent), U(captured), (unsigned long long)m->injected, U(sleeps), U(spins_hit));
 	put(o, ",\"late_accepts\":%llu,\"late_octets\":%llu,\"settles\":%llu,\"purges\":%llu,\"resent\":%llu", (unsigned long long)m->late_accepts, (unsigned long long)m->late_octets,
 	    (unsigned long long)m->settles, (unsigned long long)m->purges, (unsigned long long)m->resent);
@@ -197,4 +218,12 @@ void hv_summary_write(void)
 			hv_sys_close(fd);
 	}
 	hv_unmap(o.p, o.cap);
+}
+
+void hv_stats_fork_child(void)
+{
+	memset(&S, 0, sizeof S);
+	memset(kernel_sums, 0, sizeof kernel_sums);
+	memset(&G.tcp, 0, sizeof G.tcp);
+	atomic_store(&journal_n, 0);
 }

@@ -152,7 +152,7 @@ static ssize_t tx_run(struct hv_file *f, struct tx *t)
 			if (!hv_kernel_enter(s))
 				continue;
 			n = kernel_tx(t);
-			hv_kernel_leave(s, 0);
+			hv_kernel_leave(s, n);
 			return sent == 0 ? n : n < 0 ? sent : sent + n;
 		}
 		if (look) {

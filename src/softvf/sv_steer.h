@@ -37,16 +37,19 @@ union sv_key6 {
 };
 
 struct sv_class {
-	__u32 l3;   /* 0: any frame, 4 or 6: only that protocol can match */
-	__u32 slot; /* number in the keys, stays the same while the class lives */
-	union sv_key6 mask6;
 	union sv_key4 mask4;
+	__u64 slot4; /* slot in its place in the last word of a key */
+	__u32 l3;    /* 0: any frame, 4 or 6: only that protocol can match */
+	__u32 slot;  /* number in the keys, stays the same while the class lives */
 };
 
-struct sv_steer_conf {
-	__u32 n, pad;
+struct sv_steer_conf { /* the first class shares a cache line with the head */
+	__u32 n;
+	__u32 meta; /* frames can be for several QPs: the number is in front of them */
+	__u64 pad;
 	struct sv_class c[SV_NCLASS]; /* best priority first */
-};
+	union sv_key6 mask6[SV_NCLASS];
+} __attribute__((aligned(64)));
 
 struct sv_meta {
 	__u32 magic, qp;

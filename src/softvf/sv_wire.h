@@ -112,6 +112,9 @@ struct sv_wire {
 	struct sv_ring rx, fill;
 	/* Few frames circulate while traffic is light, so that they stay in the cache; a burst brings the others in. */
 	uint32_t rx_out, rx_want, rx_quiet; /* frames that the kernel has or will be read next; how many it should have; small batches in a row */
+	uint32_t rx_solo;     /* frames without a QP number in front are this one's; 0: there are none (any more) */
+	uint32_t rx_solo_end; /* the first frame that is sure to have one, if rx_solo_ends */
+	bool rx_solo_ends;
 	uint32_t rx_nfree;
 	uint32_t rx_free[SV_RX_FRAMES];
 	void *owner[SV_WIRE_QPS]; /* by QP number */
@@ -201,11 +204,23 @@ static inline const struct xdp_desc *sv_rx_desc(const struct sv_wire *w, uint32_
 	return (const struct xdp_desc *)w->rx.desc + (i & w->rx.mask);
 }
 
+/* Whose frame it is; the number in front may be an old one as long as rx_solo says who it is. */
+static inline uint32_t sv_rx_qp(struct sv_wire *w, const uint8_t *p)
+{
+	const struct sv_meta *m = (const struct sv_meta *)(const void *)(p - sizeof *m);
+
+	if (w->rx_solo != 0) {
+		if (sv_likely(!w->rx_solo_ends || (int32_t)(w->rx.c - w->rx_solo_end) < 0))
+			return w->rx_solo;
+		w->rx_solo = 0;
+	}
+	return m->magic == SV_META_MAGIC && m->qp < SV_WIRE_QPS ? m->qp : 0;
+}
+
 /* The next frame, or false. Its chunks go back to the kernel with sv_rx_put(). */
 static inline bool sv_rx_get(struct sv_wire *w, struct sv_frame *f)
 {
 	const struct xdp_desc *d;
-	const struct sv_meta *m;
 	unsigned n = 0;
 
 	if (w->rx.c == w->rx.p) {
@@ -224,8 +239,7 @@ static inline bool sv_rx_get(struct sv_wire *w, struct sv_frame *f)
 		n++;
 	} while ((d->options & XDP_PKT_CONTD) && w->rx.c + n != w->rx.p);
 	f->n = n;
-	m = (const struct sv_meta *)(const void *)(f->frag[0].p - sizeof *m);
-	f->qp = m->magic == SV_META_MAGIC && n <= SV_FRAGS_MAX && m->qp < SV_WIRE_QPS ? m->qp : 0;
+	f->qp = sv_likely(n <= SV_FRAGS_MAX) ? sv_rx_qp(w, f->frag[0].p) : 0;
 	return true;
 }
 

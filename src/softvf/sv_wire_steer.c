@@ -5,9 +5,14 @@
  * through a bpf_link, so that it goes away with the process whatever happens. A rule is one element of a hash map; its class
  * (mask and priority) is counted, and a change of the set of classes is written to the idle half of the program's
  * configuration, then made active by one store: no frame can miss a rule that stays.
+ *
+ * As long as all rules are for one QP, frames come without its number in front: the number would be one more cache line for both
+ * ends to pass on. The first rule for another QP ends that for good: the program starts to write numbers, a grace period makes
+ * sure that none of its older runs is still busy, and what the RX ring holds by then is the first QP's whatever is in front of it.
  */
 #include <errno.h>
 #include <linux/if_link.h>
+#include <linux/membarrier.h>
 #include <stdlib.h>
 #include "softvf/sv_wire.h"
 #pragma GCC diagnostic push
@@ -29,6 +34,8 @@ struct sv_cls {
 struct sv_steer {
 	struct sv_skel *skel;
 	struct sv_cls cls[SV_NCLASS];
+	uint32_t first; /* the QP of the first rule */
+	bool meta;      /* frames have QP numbers in front */
 };
 
 struct sv_wire_rule {
@@ -66,6 +73,7 @@ static void publish(struct sv_steer *s)
 	uint32_t active = s->skel->bss->active & 1;
 	struct sv_steer_conf *c = &s->skel->bss->conf[active ^ 1];
 	int order[SV_NCLASS], n = 0, i, k;
+	union sv_key4 slot;
 
 	for (i = 0; i < (int)SV_NCLASS; i++) {
 		if (s->cls[i].rules == 0)
@@ -80,11 +88,47 @@ static void publish(struct sv_steer *s)
 
 		c->c[k].l3 = (__u32)cls->l3;
 		c->c[k].slot = (__u32)order[k];
-		c->c[k].mask6 = cls->mask;
+		c->mask6[k] = cls->mask;
 		key4(&c->c[k].mask4, &cls->mask);
+		memset(&slot, 0, sizeof slot);
+		slot.f.slot = (__u8)order[k];
+		c->c[k].slot4 = slot.q[3];
 	}
 	c->n = (__u32)n;
+	c->meta = s->meta;
 	__atomic_store_n(&s->skel->bss->active, active ^ 1, __ATOMIC_RELEASE);
+}
+
+/* A run of an XDP program is an RCU read-side section: MEMBARRIER_CMD_GLOBAL waits for one. */
+static bool grace(void) { return HV_SYS(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0, 0, 0, 0) >= 0; }
+
+/* Before a rule for qp is added. ctl held. */
+static int meet_qp(struct sv_wire *w, uint32_t qp)
+{
+	struct sv_steer *s = w->steer;
+
+	if (s->first == 0) {
+		s->first = qp;
+		if (!s->meta) {
+			sv_lock(&w->rx_lock);
+			w->rx_solo = qp;
+			sv_unlock(&w->rx_lock);
+		}
+	}
+	if (s->meta || qp == s->first)
+		return 0;
+	s->meta = true;
+	publish(s);
+	if (!grace()) {
+		s->meta = false;
+		publish(s);
+		return -EIO;
+	}
+	sv_lock(&w->rx_lock);
+	w->rx_solo_end = __atomic_load_n(w->rx_prod, __ATOMIC_ACQUIRE);
+	w->rx_solo_ends = true;
+	sv_unlock(&w->rx_lock);
+	return 0;
 }
 
 int sv_steer_attach(struct sv_wire *w)
@@ -100,6 +144,10 @@ int sv_steer_attach(struct sv_wire *w)
 		return -ENOMEM;
 	w->steer = s;
 	w->link_fd = -1;
+	w->rx_solo = 0;
+	w->rx_solo_ends = false;
+	r = (int)HV_SYS(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0, 0, 0, 0);
+	s->meta = r < 0 || !(r & MEMBARRIER_CMD_GLOBAL);
 	s->skel = sv_skel__open();
 	if (s->skel == NULL)
 		return -ENOMEM;
@@ -161,7 +209,7 @@ int sv_rule_add(struct sv_wire *w, const struct sv_match *m, uint32_t prio, uint
 		else if (c->prio == prio && c->l3 == m->l3 && memcmp(&c->mask, &m->mask, sizeof m->mask) == 0)
 			slot = i;
 	}
-	r = slot < 0 && idle < 0 ? -ENOSPC : 0;
+	r = slot < 0 && idle < 0 ? -ENOSPC : meet_qp(w, qp);
 	if (r < 0)
 		goto out;
 	if (slot < 0) {
