@@ -80,6 +80,43 @@ static void priorities(void **state)
 	rig_down(&r);
 }
 
+/* Frames that arrived when there was one receiver only stay its own when a rule for another comes. */
+static void joined(void **state)
+{
+	struct ibv_flow *f, *f2;
+	struct ibv_cq *cq2;
+	struct ibv_qp *qp2;
+	struct ibv_wc wc;
+	struct rig r;
+	int s, i;
+
+	(void)state;
+	rig_up(&r, VF, RIG_BUF, 16, false, false);
+	qp2 = second(&r, &cq2);
+	s = peer_udp(9999, false);
+	assert_non_null(f = rule(r.qp, false, 0, 7777, 0));
+	for (i = 0; i < 3; i++) /* nobody polls yet */
+		peer_send(s, false, 7777, "a", 1);
+	assert_non_null(f2 = rule(qp2, false, 0, 7778, 0));
+	peer_send(s, false, 7778, "b", 1);
+	peer_send(s, false, 7777, "c", 1);
+	for (i = 0; i < 4; i++) {
+		assert_true(poll_one(r.rcq, &wc));
+		assert_int_equal(wc.qp_num, r.qp->qp_num);
+	}
+	gets(cq2, r.rcq, qp2->qp_num);
+	assert_true(silent(cq2, 5));
+	/* nor does it change again when only the second is left */
+	assert_int_equal(ibv_destroy_flow(f), 0);
+	peer_send(s, false, 7778, "d", 1);
+	gets(cq2, r.rcq, qp2->qp_num);
+	assert_int_equal(ibv_destroy_flow(f2), 0);
+	close(s);
+	assert_int_equal(ibv_destroy_qp(qp2), 0);
+	assert_int_equal(ibv_destroy_cq(cq2), 0);
+	rig_down(&r);
+}
+
 /* Many rules of one shape, two families, two QPs: a full table, and no mix-ups. */
 static void many(void **state)
 {
@@ -203,7 +240,8 @@ static void refusals(void **state)
 int main(void)
 {
 	const struct CMUnitTest t[] = {
-		cmocka_unit_test_setup_teardown(priorities, up, down), cmocka_unit_test_setup_teardown(many, up, down),
+		cmocka_unit_test_setup_teardown(priorities, up, down), cmocka_unit_test_setup_teardown(joined, up, down),
+		cmocka_unit_test_setup_teardown(many, up, down),
 		cmocka_unit_test_setup_teardown(fragments, up, down), cmocka_unit_test_setup_teardown(refusals, up, down),
 	};
 	int r = world_init();
