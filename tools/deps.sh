@@ -41,6 +41,7 @@ packages() {
 	redis-server|a real program to accelerate: event loop
 	redis-tools|its client and benchmark
 	nginx-light|a real program to accelerate: prefork web server
+	memcached|a real program to accelerate: threads
 	END
 }
 
