@@ -139,6 +139,10 @@ int main(void)
 		return 1;
 	}
 	real = system_lib(ours);
+#ifdef __SANITIZE_ADDRESS__
+	fprintf(stderr, "SKIP: compares shared libraries; in this build softvf is linked statically, and the system's providers leak\n");
+	return 77;
+#endif
 	if (real == NULL || system("nm --version >/dev/null 2>&1") != 0) {
 		fprintf(stderr, "SKIP: needs the system's libibverbs.so.1 and nm to compare with\n");
 		return 77;
