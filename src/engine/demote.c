@@ -111,33 +111,45 @@ static int demote_udp(struct hv_sock *s, enum hv_why why)
 	return 0;
 }
 
-/* Late octets (handoff.md 1.3) are acknowledged: nobody will repeat them. What the stack can't hold now is kept and offered again. data NULL: what is kept. */
-void hv_feed_late(struct hv_sock *s, uint32_t seq, const uint8_t *data, uint32_t len, uint64_t now_us)
+/* Late octets (handoff.md 1.3) are acknowledged: nobody will repeat them. They are kept until the stack has taken them all, or go back with the demotion; more may
+ * have come since the last look. Returns what the stack asks for; *err: -errno of the kernel, *left: the kernel's socket left ESTABLISHED. */
+unsigned hv_late_collect(struct hv_sock *s, uint64_t now_us, bool *left, int *err)
 {
 	struct hv_sock_priv *p = s->p;
-	bool kept = data == NULL;
-	unsigned acts;
+	uint8_t *buf = hv_scratch(LATE_MAX);
+	unsigned acts = 0;
 
-	if (kept) {
-		data = p->late;
-		seq = p->late_seq;
-		len = p->late_len;
+	*err = buf == NULL ? -ENOMEM : 0;
+	for (unsigned i = 0; i < 16 && buf != NULL; i++) {
+		uint32_t at = p->park.rcv_nxt;
+		ssize_t n = hv_late_check(&p->park, buf, LATE_MAX, left);
+		if (n < 0)
+			*err = (int)n;
+		if (n <= 0)
+			break;
+		uint32_t had = p->late != NULL ? p->late_len : 0;
+		uint8_t *all = hv_map(had + (size_t)n);
+		if (all == NULL) { /* look at them again the next time */
+			p->park.rcv_nxt = at;
+			*err = -ENOMEM;
+			break;
+		}
+		if (had == 0)
+			p->late_seq = at;
+		memcpy(all, p->late != NULL ? p->late : buf, had);
+		memcpy(all + had, buf, (size_t)n);
+		hv_unmap(p->late, had);
+		p->late = all;
+		p->late_len = had + (uint32_t)n;
 	}
-	acts = hv_tcp_late(p->tcb, &G.env, seq, data, len, now_us);
-	if ((acts & HV_TCP_DROP) == 0) {
-		if (kept) {
+	if (p->late != NULL) {
+		acts = hv_tcp_late(p->tcb, &G.env, p->late_seq, p->late, p->late_len, now_us);
+		if ((acts & HV_TCP_DROP) == 0) {
 			hv_unmap(p->late, p->late_len);
 			p->late = NULL;
 		}
-	} else if (!kept) {
-		p->late = hv_map(len);
-		if (p->late != NULL) {
-			memcpy(p->late, data, len);
-			p->late_seq = seq;
-			p->late_len = len;
-		}
 	}
-	hv_sock_apply(s, acts & ~(unsigned)HV_TCP_DROP, now_us);
+	return acts & ~(unsigned)HV_TCP_DROP;
 }
 
 static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
@@ -151,21 +163,8 @@ static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 		hv_barrier();
 		G.last_barrier_us = hv_now_us();
 	}
-	uint32_t at = p->park.rcv_nxt;
-	uint8_t *buf = hv_scratch(LATE_MAX);
-	if (buf == NULL)
-		return -ENOMEM;
-	if (p->late == NULL) {
-		ssize_t late = hv_late_check(&p->park, buf, LATE_MAX, &left);
-		if (late > 0 && (hv_tcp_late(p->tcb, &G.env, at, buf, (uint32_t)late, now_us) & HV_TCP_DROP) != 0) {
-			p->late = hv_map((size_t)late);
-			if (p->late == NULL)
-				return -ENOMEM;
-			memcpy(p->late, buf, (size_t)late);
-			p->late_seq = at;
-			p->late_len = (uint32_t)late;
-		}
-	}
+	int err = 0;
+	(void)hv_late_collect(s, now_us, &left, &err);
 
 	/* From here frames of this flow go to p->pend: the kernel will own them. */
 	p->pend = NULL;
@@ -178,7 +177,9 @@ static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 	hv_tcp_export(p->tcb, &img, now_us);
 	/* What the stack had no room for goes behind what it has. */
 	uint32_t more = p->late != NULL ? p->late_seq + p->late_len - img.rcv_nxt : 0;
-	buf = hv_scratch((size_t)img.rcv_len + more + img.snd_len + 64);
+	if ((int32_t)more < 0) /* the VF has brought them too */
+		more = 0;
+	uint8_t *buf = hv_scratch((size_t)img.rcv_len + more + img.snd_len + 64);
 	int r = -ENOMEM;
 	if (buf != NULL && more <= p->late_len) {
 		img.rcv = buf;

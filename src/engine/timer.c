@@ -122,31 +122,24 @@ static void settle(struct hv_sock *s, uint64_t now_us)
 {
 	struct hv_sock_priv *p = s->p;
 	bool left = false;
-	uint8_t *buf = hv_scratch(1u << 20);
+	int err = 0;
 	struct hv_tcp_image img;
 
-	if (buf == NULL) {
-		p->settle_us = now_us + 25000;
-		return;
-	}
-	if (p->late != NULL)
-		hv_feed_late(s, 0, NULL, 0, now_us);
-	if (p->late != NULL) { /* the reader is slow */
-		p->settle_us = now_us + 25000;
-		return;
-	}
-	uint32_t at = p->park.rcv_nxt;
-	ssize_t n = hv_late_check(&p->park, buf, 1u << 20, &left);
-	if (n > 0)
-		hv_feed_late(s, at, buf, (uint32_t)n, now_us);
+	unsigned acts = hv_late_collect(s, now_us, &left, &err);
+	if (acts != 0)
+		hv_sock_apply(s, acts, now_us);
 	if (!hv_sock_vf(s))
 		return;
+	if (p->late != NULL && !left) { /* the reader is slow: the stack has no room for all of them yet */
+		p->settle_us = now_us + 25000;
+		return;
+	}
 	if (left) {
 		hv_demote_locked(s, HV_WHY_PROTOCOL, false);
 		return;
 	}
 	hv_tcp_export(p->tcb, &img, now_us);
-	int r = n < 0 ? (int)n : hv_settle(&p->park, img.snd_una, img.rcv_nxt);
+	int r = err < 0 ? err : hv_settle(&p->park, img.snd_una, img.rcv_nxt);
 	if (r < 0) {
 		hv_log(HV_LOG_DEBUG, "settle: %s: error %d; demoting", p->park.step != NULL ? p->park.step : "?", -r);
 		hv_demote_locked(s, HV_WHY_NOT_NOW, false);

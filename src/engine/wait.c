@@ -436,7 +436,7 @@ int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns)
 		} else if (!hv_sock_vf(s)) {
 			return HV_MOVED;
 		}
-		if ((++turn & 3) != 0) /* a look costs less than the time of day */
+		if ((++turn & 15) != 0) /* a look costs less than the time of day */
 			continue;
 		if (sig != hv_sig_count || hv_sig_kept)
 			return -EINTR;
