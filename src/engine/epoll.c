@@ -121,7 +121,7 @@ static struct hv_epitem *find(struct hv_epoll *ep, struct hv_sock *s, int fd)
 	return NULL;
 }
 
-static void unlink_item(struct hv_epitem *it)
+void hv_epitem_drop(struct hv_epitem *it)
 {
 	dequeue(it);
 	it->ep->swallows -= it->swallow != 0;
@@ -133,6 +133,7 @@ static void unlink_item(struct hv_epitem *it)
 		it->e_next->e_prev = it->e_prev;
 	if (hv_sock_vf(it->s))
 		atomic_fetch_sub(&it->ep->vf_items, 1);
+	hv_obj_free(it, sizeof *it);
 }
 
 void hv_epoll_put(struct hv_epoll *ep)
@@ -142,8 +143,7 @@ void hv_epoll_put(struct hv_epoll *ep)
 	hv_lock(&G.lock);
 	while (ep->items != NULL) {
 		struct hv_epitem *it = ep->items;
-		unlink_item(it);
-		hv_obj_free(it, sizeof *it);
+		hv_epitem_drop(it);
 	}
 	hv_unlock(&G.lock);
 	if (ep->evfd >= 0)
@@ -308,8 +308,7 @@ static int ctl_locked(struct hv_epoll *ep, int epfd, int op, int fd, struct hv_s
 	case EPOLL_CTL_DEL:
 		if (it == NULL)
 			return own ? -ENOENT : 0;
-		unlink_item(it);
-		hv_obj_free(it, sizeof *it);
+		hv_epitem_drop(it);
 		break;
 	default:
 		break;

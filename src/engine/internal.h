@@ -247,6 +247,7 @@ void hv_epoll_promoted(struct hv_sock *s);
 void hv_epoll_demoted(struct hv_sock *s);
 void hv_epoll_event(struct hv_sock *s, uint32_t events);
 void hv_epoll_consumed(struct hv_sock *s);
+void hv_epitem_drop(struct hv_epitem *it);           /* unlinks and frees */
 
 /* wait.c, lock held for get/put */
 struct hv_wakefd *hv_wakefd_get(void);

@@ -58,23 +58,7 @@ static void drop_items(struct hv_sock *s, int fd)
 		next = it->s_next;
 		if (fd >= 0 && it->fd != fd)
 			continue;
-		*it->s_prev = it->s_next;
-		if (it->s_next != NULL)
-			it->s_next->s_prev = it->s_prev;
-		*it->e_prev = it->e_next;
-		if (it->e_next != NULL)
-			it->e_next->e_prev = it->e_prev;
-		if (it->queued) {
-			*it->r_prev = it->r_next;
-			if (it->r_next != NULL)
-				it->r_next->r_prev = it->r_prev;
-			else
-				it->ep->ready_tail = it->r_prev;
-		}
-		it->ep->swallows -= it->swallow != 0;
-		if (hv_sock_vf(s))
-			atomic_fetch_sub(&it->ep->vf_items, 1);
-		hv_obj_free(it, sizeof *it);
+		hv_epitem_drop(it);
 	}
 }
 

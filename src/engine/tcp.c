@@ -149,10 +149,7 @@ ssize_t hv_vf_recv(struct hv_sock *s, void *buf, size_t len, int flags)
 	ssize_t r = HV_MOVED;
 
 	if (s->type != SOCK_STREAM) {
-		struct msghdr m;
-		memset(&m, 0, sizeof m);
-		m.msg_iov = &iov;
-		m.msg_iovlen = 1;
+		struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
 		return hv_udp_recvmsg(s, &m, flags);
 	}
 	hv_lock(&G.lock);
@@ -168,10 +165,7 @@ ssize_t hv_vf_send(struct hv_sock *s, const void *buf, size_t len, int flags)
 	ssize_t r = HV_MOVED;
 
 	if (s->type != SOCK_STREAM) {
-		struct msghdr m;
-		memset(&m, 0, sizeof m);
-		m.msg_iov = &iov;
-		m.msg_iovlen = 1;
+		struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
 		return hv_udp_sendmsg(s, &m, flags);
 	}
 	hv_lock(&G.lock);
