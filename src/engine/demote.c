@@ -40,23 +40,6 @@ static void unlink_vf(struct hv_sock *s)
 	}
 }
 
-/* Frames of this flow that completed meanwhile: to the kernel, which owns the connection now. */
-static void leftovers(struct hv_sock *s)
-{
-	struct hv_sock_priv *p = s->p;
-	struct hv_frame f;
-
-	while (p->pend != NULL) {
-		struct hv_buf *b = p->pend;
-		p->pend = b->next;
-		if (hv_frame_parse(b->data, b->len, &f))
-			hv_inject(&f.tuple, f.l3, f.l3_len);
-		hv_buf_give(b);
-	}
-	p->pend_tail = &p->pend;
-	p->pend_count = 0;
-}
-
 static void wake_waiters(struct hv_sock *s)
 {
 	for (struct hv_waiter *w = s->p->waiters; w != NULL; w = w->next)
@@ -105,7 +88,7 @@ static int demote_udp(struct hv_sock *s, enum hv_why why)
 	}
 	if (G.vf != NULL)
 		hv_ring_drain();
-	leftovers(s);
+	hv_pend_to_kernel(s);
 	hv_demux_del(s);
 	finish(s, why, t0);
 	return 0;
@@ -212,13 +195,13 @@ static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 	}
 	if (G.vf != NULL)
 		hv_ring_drain();
-	leftovers(s);
+	hv_pend_to_kernel(s);
 	if (p->flow != NULL && G.vf != NULL)
 		hv_vf_flow_del(G.vf, p->flow);
 	p->flow = NULL;
 	if (G.vf != NULL)
 		hv_ring_drain();
-	leftovers(s);
+	hv_pend_to_kernel(s);
 	uint32_t cur = 0, seq, len;
 	const uint8_t *data;
 	while (hv_tcp_export_ooo(p->tcb, &cur, &seq, &data, &len))
@@ -260,7 +243,7 @@ void hv_sock_abandon(struct hv_sock *s)
 			hv_vf_flow_del(G.vf, p->flow);
 		p->flow = NULL;
 		hv_demux_del(s);
-		leftovers(s);
+		hv_pend_to_kernel(s);
 		if (p->tcb != NULL) {
 			hv_tcp_release(p->tcb, &G.env);
 			hv_obj_free(p->tcb, hv_tcb_size());

@@ -164,7 +164,6 @@ int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns);
  * entries, 0 at the deadline, -errno. mask: as for ppoll, NULL = leave. */
 struct hv_pollent { struct hv_sock *s; int fd; short events, revents; };
 int hv_poll(struct hv_pollent *ents, unsigned n, int64_t deadline_ns, const sigset_t *mask);
-/* True when no VF-tier socket (and no epoll set with one) is among them: the caller may use the real poll, inside hv_kernel_enter on each. */
 
 /* ---- epoll ---- */
 struct hv_epoll;

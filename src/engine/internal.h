@@ -236,6 +236,7 @@ uint64_t hv_sock_deadline(const struct hv_sock *s);
 
 /* promote.c / demote.c */
 bool hv_promote_sock(struct hv_sock *s, int fd);
+void hv_pend_to_kernel(struct hv_sock *s);
 unsigned hv_late_collect(struct hv_sock *s, uint64_t now_us, bool *left, int *err);
 int hv_demote_locked(struct hv_sock *s, enum hv_why why, bool lost);
 void hv_demote_all_locked(enum hv_why why, bool lost);

@@ -58,7 +58,8 @@ static void stay_backoff(struct hv_sock *s, enum hv_why why)
 	hv_stay(s, why, b);
 }
 
-static void pend_to_kernel(struct hv_sock *s)
+/* Frames that waited for an owner, or completed during a demotion: the kernel owns the connection. */
+void hv_pend_to_kernel(struct hv_sock *s)
 {
 	struct hv_sock_priv *p = s->p;
 	struct hv_frame f;
@@ -146,7 +147,7 @@ static enum hv_why steer(struct hv_sock *s, uint32_t *epoch)
 	if (G.cap != NULL && s->type == SOCK_STREAM)
 		hv_capture_del(G.cap, &p->tuple);
 	hv_demux_del(s);
-	pend_to_kernel(s);
+	hv_pend_to_kernel(s);
 	atomic_fetch_sub(&G.vf_users, 1);
 	hv_unlock(&G.lock);
 	return HV_WHY_NO_FLOW;
@@ -165,7 +166,7 @@ static void unsteer(struct hv_sock *s)
 	if (G.vf != NULL)
 		hv_ring_poll(hv_now_ns()); /* what the rule still caught goes to pend */
 	hv_demux_del(s);
-	pend_to_kernel(s);
+	hv_pend_to_kernel(s);
 }
 
 static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route *rt)
