@@ -196,7 +196,7 @@ _Static_assert(offsetof(struct hv_tcb, rx_head) == 64, "line 0");
 _Static_assert(offsetof(struct hv_tcb, hdr) == 128, "line 1");
 _Static_assert(offsetof(struct hv_tcb, last_rx_us) == 192, "line 2");
 _Static_assert(offsetof(struct hv_tcb, segs_in) == 256, "line 3");
-_Static_assert(offsetof(struct hv_tcb, rec_chunk) == 320, "line 4");
+_Static_assert(offsetof(struct hv_tcb, rec_chunk) == HV_TCB_HOT, "line 4");
 _Static_assert(sizeof(struct hv_tcb) <= 1024, "budget of an idle connection");
 _Static_assert(offsetof(struct hv_seg, has_ts) == offsetof(struct hv_seg, flags) + 1 &&
 		   offsetof(struct hv_seg, ce) == offsetof(struct hv_seg, flags) + 2 &&
