@@ -24,6 +24,7 @@ static void kernel_sent(struct hv_tcb *t, struct hv_env *env, uint32_t ack, uint
 {
 	hv_rec_materialize(t);
 	hv_rec_sent(t, env, t->snd_nxt, ack, (uint32_t)now, XRF_EVER);
+	t->bytes_base += ack - t->snd_nxt;
 	t->snd_nxt = ack;
 	t->tx_cur = NULL;
 }

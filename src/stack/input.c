@@ -8,10 +8,16 @@
 
 #define PSH_MASK 0xfffffff7u
 
+static HV_COLD void learn_rcv_mss(struct hv_tcb *t, uint32_t len)
+{
+	t->rcv_mss = (uint16_t)hv_min32(len, t->mss_clamp);
+	t->wnd_keep = hv_wnd_keep(t);
+}
+
 static inline unsigned ack_in_order(struct hv_tcb *t, uint32_t len, uint64_t now)
 {
-	if (len > t->rcv_mss)
-		t->rcv_mss = (uint16_t)hv_min32(len, t->mss_clamp);
+	if (hv_unlikely(len > t->rcv_mss))
+		learn_rcv_mss(t, len);
 	t->tf |= TF_ACK_PEND;
 	/* every second full segment (RFC 9293 3.8.6.3) */
 	if (t->rcv_nxt - t->last_ack > t->rcv_mss) {
@@ -64,6 +70,8 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 	bool acceptable;
 	unsigned act = 0;
 
+	t->segs_in++;
+	t->cnt->segs_in++;
 	if (hv_unlikely((t->tf & TF_DEAD) != 0))
 		return HV_TCP_DROP;
 
@@ -161,75 +169,136 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 	return act;
 }
 
-unsigned hv_tcp_input(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now)
+/* The data and acknowledgment of a predicted segment. usual: what every condition in usual() comes to is known. */
+static HV_INLINE unsigned predicted(
+    struct hv_tcb *restrict t, struct hv_env *restrict env, struct hv_seg *restrict seg, uint64_t now, uint32_t acked, const bool usual)
 {
-	uint32_t word, acked, flight, len = seg->len;
+	struct hv_tcp_counters *restrict cnt = t->cnt;
+	uint32_t len = seg->len, flight = t->snd_nxt - t->snd_una, wnd;
 	unsigned act = 0;
 
 	t->segs_in++;
-	t->cnt->segs_in++;
-	memcpy(&word, &seg->flags, 4);
-	flight = t->snd_nxt - t->snd_una;
-	acked = seg->ack - t->snd_una;
-	if (hv_unlikely((((word & PSH_MASK) ^ t->pred) | (seg->seq ^ t->rcv_nxt)) != 0 || acked > flight ||
-			len > t->rcv_edge - t->rcv_nxt || hv_seq_lt(seg->tsval, t->ts_recent) || (acked | len) == 0))
-		return input_slow(t, env, seg, now);
-	t->cnt->predicted++;
-
-	if (t->last_ack == t->rcv_nxt && (t->tf & TF_TS) != 0 && seg->tsval != t->ts_recent) {
+	cnt->segs_in++;
+	cnt->predicted++;
+	/* without timestamps both are 0 */
+	if (hv_unlikely(seg->tsval != t->ts_recent) && t->last_ack == t->rcv_nxt) {
 		t->ts_recent = seg->tsval;
 		t->ts_recent_at = now;
 	}
-	if (hv_unlikely(now - t->last_rx_us > HV_RTO_MIN) && now - t->last_rx_us > hv_rto(t))
+	if (!usual && now - t->last_rx_us > hv_rto(t))
 		t->quick = HV_MAX_QUICKACKS;
 	t->last_rx_us = now;
 
 	/* deliver first ... */
 	if (len != 0) {
-		act = hv_rcv_inorder(t, env, seg, seg->data, len);
-		if (hv_likely((act & HV_TCP_DROP) == 0)) {
+		if (usual) {
+			struct hv_buf *restrict b = seg->buf;
+
+			b->data = b->base + (seg->data - b->base);
+			b->len = len;
+			b->seq = t->rcv_nxt;
+			b->next = NULL;
+			t->rx_head = b;
+			t->rx_tail = b;
+			t->rx_charge += b->cap;
+			t->rcv_nxt += len;
+			t->bytes_in += len;
+			act = HV_TCP_KEPT;
+		} else {
+			act = hv_rcv_inorder(t, env, seg, seg->data, len);
+		}
+		if (usual || hv_likely((act & HV_TCP_DROP) == 0)) {
 			act |= HV_TCP_READABLE;
-			t->cnt->octets_in += len;
+			cnt->octets_in += len;
 			act |= ack_in_order(t, len, now);
 		}
 	}
 	/* ... then account */
-	if (t->rec_n != 0 || (acked == 0 && hv_unlikely(t->rtx_kind == HV_RTX_PERSIST))) {
+	if (!usual && (t->rec_n != 0 || (acked == 0 && t->rtx_kind == HV_RTX_PERSIST))) {
 		act |= hv_ack(t, env, seg, now);
 		hv_refresh(t);
-	} else {
-		uint32_t wnd = seg->wnd << t->snd_wscale;
-
-		if (acked != 0) {
-			bool watch = hv_space_watch(t), was_writable = !hv_unlikely(watch) || hv_tcp_writable(t);
-
-			hv_rtt_sample(t, (uint32_t)now - t->timed_us, now);
-			t->snd_una += acked;
-			t->bytes_acked += acked;
-			hv_snd_acked(t, env, acked);
-			t->backoff = 0;
-			t->nrtx = 0;
-			if (hv_cwnd_limited(t, flight))
-				hv_cc_ack(t, acked, now);
-			if (hv_unlikely(watch))
-				act |= hv_space_event(t, was_writable);
-			if (hv_likely(t->snd_una == t->snd_end))
-				hv_set_rtx(t, HV_RTX_OFF, HV_NEVER);
-			else
-				hv_timer_rearm(t, now);
-		}
-		/* as update_window() in ack.c; SEG.SEQ is RCV.NXT, so never behind SND.WL1 */
-		if (hv_likely(acked != 0 || seg->seq != t->snd_wl1 || hv_seq_gt(seg->ack + wnd, t->snd_edge)) || wnd == 0) {
-			t->snd_edge = seg->ack + wnd;
-			t->snd_wl1 = seg->seq;
-		}
-		if (hv_unlikely(wnd > t->max_wnd))
-			t->max_wnd = wnd;
-		t->fast_send = hv_fast_send(t);
+		return act | (hv_may_send(t) ? HV_TCP_OUT : 0);
 	}
-	if (hv_may_send(t))
-		act |= HV_TCP_OUT;
-	return act;
+	if (acked != 0) {
+		bool watch = !usual && hv_space_watch(t), was_writable = !watch || hv_tcp_writable(t);
+
+		if (usual) {
+			struct hv_chunk *restrict c = t->tx_head;
+
+			hv_rtt_smooth(t, (uint32_t)now - t->timed_us);
+			t->tx_head = NULL;
+			t->tx_tail = NULL;
+			c->off = 0;
+			c->end = 0;
+			c->next = env->free_tx;
+			env->free_tx = c;
+			env->n_free_tx++;
+		} else {
+			hv_rtt_sample(t, (uint32_t)now - t->timed_us, now);
+			hv_snd_acked(t, env, acked);
+		}
+		t->snd_una += acked;
+		t->bytes_acked += acked;
+		t->backoff = 0;
+		t->nrtx = 0;
+		if (!usual && hv_cwnd_limited(t, flight))
+			hv_cc_ack(t, acked, now);
+		if (watch)
+			act |= hv_space_event(t, was_writable);
+		if (usual || t->snd_una == t->snd_end)
+			hv_set_rtx(t, HV_RTX_OFF, HV_NEVER);
+		else
+			hv_timer_rearm(t, now);
+	}
+	/* as update_window() in ack.c; SEG.SEQ is RCV.NXT, so never behind SND.WL1 */
+	wnd = seg->wnd << t->snd_wscale;
+	if (hv_likely(acked != 0 || seg->seq != t->snd_wl1 || hv_seq_gt(seg->ack + wnd, t->snd_edge)) || wnd == 0) {
+		t->snd_edge = seg->ack + wnd;
+		t->snd_wl1 = seg->seq;
+	}
+	if (hv_unlikely(wnd > t->max_wnd))
+		t->max_wnd = wnd;
+	if (usual) {
+		t->fast_edge = t->snd_nxt;
+		if ((t->tf & TF_NODELAY) != 0 || !hv_seq_gt(t->snd_sml, t->snd_una))
+			t->fast_edge = hv_seq_min(t->snd_edge, t->snd_una + hv_min32(t->cwnd, t->sndbuf));
+		return act;
+	}
+	t->fast_edge = hv_fast_edge(t);
+	return act | (hv_may_send(t) ? HV_TCP_OUT : 0);
+}
+
+static __attribute__((noinline)) unsigned predicted_any(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now, uint32_t acked)
+{
+	return predicted(t, env, seg, now, acked, false);
+}
+
+/* Request and response, or a message now and then: nothing unread, nothing unsent, and at most one message in flight, which is acknowledged whole. */
+static HV_INLINE bool usual(const struct hv_tcb *t, const struct hv_env *env, const struct hv_seg *seg, uint64_t now, uint32_t acked)
+{
+	const struct hv_chunk *c = t->tx_head;
+
+	if (((t->tf & (TF_FAST_STOP | TF_ACK_NOW | TF_NOSPACE | TF_LOWAT | TF_CWND_LIM)) | t->rec_n) != 0 || now - t->last_rx_us > HV_RTO_MIN)
+		return false;
+	if (seg->len != 0 && (t->rx_tail != NULL || seg->buf == NULL || t->rx_charge > t->rcvbuf || env->n_free_rx == 0 || seg->len > t->rcv_mss))
+		return false;
+	if (acked == 0)
+		return t->snd_end == t->snd_nxt;
+	return c->end == acked && c->off == 0 && c->next == NULL && !c->on_wire && 2 * (acked + t->mss) <= t->cwnd && 2 * acked <= t->sndbuf &&
+	       hv_rtt_usual(t, (uint32_t)now - t->timed_us, now);
+}
+
+unsigned hv_tcp_input(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now)
+{
+	uint32_t word, acked = seg->ack - t->snd_una, len = seg->len;
+
+	memcpy(&word, &seg->flags, 4);
+	if (hv_unlikely((((word & PSH_MASK) ^ t->pred) | (seg->seq ^ t->rcv_nxt)) != 0 || acked > t->snd_nxt - t->snd_una ||
+			len > t->rcv_edge - t->rcv_nxt || hv_seq_lt(seg->tsval, t->ts_recent) || (acked | len) == 0))
+		return input_slow(t, env, seg, now);
+	if (hv_unlikely(!usual(t, env, seg, now, acked)))
+		return predicted_any(t, env, seg, now, acked);
+	return predicted(t, env, seg, now, acked, true);
 }
 
 /* Octets that the kernel acknowledged after it was frozen. Nobody will send them again, so they go before whatever can be had again. */

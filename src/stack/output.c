@@ -41,7 +41,7 @@ static inline unsigned sack_blocks(struct hv_tcb *t)
 	return n < max ? n : max;
 }
 
-static uint8_t *put_sack(const struct hv_tcb *t, uint8_t *p, unsigned n)
+static void put_sack(const struct hv_tcb *t, uint8_t *p, unsigned n)
 {
 	unsigned i = 0;
 
@@ -52,40 +52,33 @@ static uint8_t *put_sack(const struct hv_tcb *t, uint8_t *p, unsigned n)
 	}
 	for (; i < n; i++)
 		p = hv_opt_put_block(p, t->rsack[i].start, t->rsack[i].end);
-	return p;
 }
 
 /* ---- headers ---- */
-static inline void build(
-    const struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t wnd, unsigned nsack, uint64_t now)
+static HV_INLINE void build(const struct hv_tcb *restrict t, struct hv_tx *restrict tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t wnd,
+    unsigned nsack, uint64_t now, bool ts, bool v6)
 {
-	uint8_t *l4, *p, *ip;
-	uint32_t l4_len;
+	const uint32_t sack_len = hv_unlikely(nsack != 0) ? 4 + 8 * nsack : 0, ts_len = ts ? HV_TS_OPT_LEN : 0,
+		       l4_len = HV_TCP_LEN + ts_len + sack_len, lead = t->tx_lead + sack_len;
+	uint8_t *ip = tx->hdr + t->l3_off, *l4 = ip + (v6 ? HV_IP6_LEN : HV_IP4_LEN);
 
 	memcpy(tx->hdr, t->hdr, 64); /* the two octets behind the template are overwritten below */
-	l4 = tx->hdr + t->hdr_len - 4;
+	memcpy(tx, &lead, sizeof lead);
 	hv_put32(l4 + HV_TCP_SEQ, seq);
 	hv_put32(l4 + HV_TCP_ACKNO, t->rcv_nxt);
-	p = l4 + HV_TCP_OPT;
-	if ((t->tf & TF_TS) != 0)
-		p = hv_opt_put_ts(p, hv_tsval(t, now), (t->tf & TF_TS_KNOWN) != 0 ? t->ts_recent : 0);
-	if (hv_unlikely(nsack != 0))
-		p = put_sack(t, p, nsack);
-	l4_len = (uint32_t)(p - l4);
-	l4[HV_TCP_OFF] = (uint8_t)(l4_len << 2);
-	l4[HV_TCP_FLAGS] = (uint8_t)(flags | ((t->tf & TF_ECE) != 0 ? HV_ECE : 0));
+	hv_put16(l4 + HV_TCP_OFF, l4_len << 10 | flags);
 	hv_put16(l4 + HV_TCP_WND, wnd);
 	hv_put32(l4 + HV_TCP_CSUM, 0); /* and the urgent pointer */
-	ip = tx->hdr + t->l3_off;
-	if ((t->tf & TF_V6) != 0) {
+	if (ts)
+		hv_opt_put_ts(l4 + HV_TCP_OPT, hv_tsval(t, now), t->ts_recent); /* 0 while it is unknown */
+	if (hv_unlikely(nsack != 0))
+		put_sack(t, l4 + HV_TCP_OPT + ts_len, nsack);
+	if (v6) {
 		hv_put16(ip + HV_IP6_PAYLOAD, l4_len + len);
 	} else {
 		hv_put16(ip + HV_IP4_TOTAL, HV_IP4_LEN + l4_len + len);
 		hv_put16(ip + HV_IP4_ID, t->segs_out); /* DF is set: any value will do (RFC 6864) */
 	}
-	tx->l3_off = t->l3_off;
-	tx->l4_off = (uint8_t)(t->hdr_len - 4);
-	tx->hdr_len = (uint16_t)(tx->l4_off + l4_len);
 	tx->payload = len;
 }
 
@@ -104,9 +97,11 @@ static inline void ack_sent(struct hv_tcb *t, bool data)
 
 static inline void count_out(struct hv_tcb *t, uint32_t segs, uint32_t octets)
 {
+	struct hv_tcp_counters *restrict cnt = t->cnt;
+
 	t->segs_out += segs;
-	t->cnt->segs_out += segs;
-	t->cnt->octets_out += octets;
+	cnt->segs_out += segs;
+	cnt->octets_out += octets;
 }
 
 static inline uint32_t burst_max(const struct hv_env *env, uint32_t mss)
@@ -119,10 +114,10 @@ static inline uint32_t burst_max(const struct hv_env *env, uint32_t mss)
 /* ---- decisions ---- */
 void hv_refresh(struct hv_tcb *t)
 {
-	t->fast_send = hv_fast_send(t);
-	/* Prediction needs: nothing out of order on either side, a known TS.Recent, no ECN echo to be stopped by CWR (any other flag than
+	t->fast_edge = hv_fast_edge(t);
+	/* Prediction needs: nothing out of order on either side and nothing of the kind to report, a known TS.Recent, no ECN echo to be stopped by CWR (any other flag than
 	 * ACK and PSH goes the slow way anyhow). */
-	if (t->ca != HV_CA_OPEN || t->ooo_head != NULL || (t->tf & (TF_TLP_OUT | TF_IMPORT | TF_DEAD)) != 0 ||
+	if (t->ca != HV_CA_OPEN || t->ooo_head != NULL || t->ndsack != 0 || (t->tf & (TF_TLP_OUT | TF_IMPORT | TF_DEAD)) != 0 ||
 	    (t->tf & (TF_TS | TF_TS_KNOWN)) == TF_TS)
 		t->pred = HV_PRED_NEVER;
 	else
@@ -163,7 +158,6 @@ void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t no
 		t->snd_sml = t->snd_nxt;
 	else if (!hv_seq_gt(t->snd_sml, t->snd_una))
 		t->snd_sml = t->snd_una; /* so that it never gets half the sequence space old */
-	t->bytes_out += len;
 	t->last_tx_us = now;
 	if (hv_unlikely(t->ca == HV_CA_RECOVERY))
 		t->prr_out += len;
@@ -175,9 +169,9 @@ void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t no
 static void frame_out(
     struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t mss, unsigned nsack, uint64_t now)
 {
-	uint32_t wnd = hv_unlikely((t->tf & TF_NOMEM) != 0) ? 0 : hv_rcv_advertise(t), segs = len <= mss ? 1 : (len + mss - 1) / mss;
+	uint32_t wnd = hv_unlikely((t->tf & TF_NOMEM) != 0) ? 0 : hv_rcv_advertise(t, &t->rcv_edge), segs = len <= mss ? 1 : (len + mss - 1) / mss;
 
-	build(t, tx, seq, len, flags, wnd, nsack, now);
+	build(t, tx, seq, len, flags | ((t->tf & TF_ECE) != 0 ? HV_ECE : 0), wnd, nsack, now, (t->tf & TF_TS) != 0, (t->tf & TF_V6) != 0);
 	tx->mss = (uint16_t)(len > mss ? mss : 0);
 	tx->inline_ok = false;
 	if (len == 0)
@@ -384,18 +378,13 @@ bool hv_tcp_output(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, uint6
 	return sent;
 }
 
-/* ---- the shortcut ---- */
-uint32_t hv_tcp_send_fast(struct hv_tcb *t, struct hv_env *env, const void *data, uint32_t len, struct hv_tx *tx, uint64_t now)
+/* ---- the shortcut ----
+ * The two functions below know the usual case, straight on; every other condition is left to their *_any() twins, which come to the same. */
+static HV_INLINE uint32_t fast_segment(struct hv_tcb *restrict t, const void *data, uint32_t len, struct hv_tx *restrict tx, uint64_t now, bool ts, bool v6)
 {
-	uint32_t edge, w;
+	uint32_t w = hv_rcv_advertise(t, &t->adv_edge); /* nothing is promised before the commit */
 
-	if (len > t->fast_send || len == 0 || !hv_snd_room_for(t, env, len))
-		return 0;
-	edge = t->rcv_edge;
-	w = hv_rcv_advertise(t);
-	t->adv_edge = t->rcv_edge; /* nothing is promised before the commit */
-	t->rcv_edge = edge;
-	build(t, tx, t->snd_nxt, len, HV_ACK | HV_PSH, w, 0, now);
+	build(t, tx, t->snd_nxt, len, HV_ACK | HV_PSH, w, 0, now, ts, v6);
 	tx->mss = 0;
 	tx->nsge = 1;
 	tx->inline_ok = true;
@@ -405,17 +394,33 @@ uint32_t hv_tcp_send_fast(struct hv_tcb *t, struct hv_env *env, const void *data
 	return len;
 }
 
-void hv_tcp_send_commit(struct hv_tcb *t, struct hv_env *env, const void *data, uint32_t len, uint64_t now)
+static __attribute__((noinline)) uint32_t send_any(
+    struct hv_tcb *t, const struct hv_env *env, const void *data, uint32_t len, struct hv_tx *tx, uint64_t now)
+{
+	if (!(t->tx_tail != NULL && t->tx_tail->cap - t->tx_tail->end >= len) && (env->free_tx == NULL || env->free_tx->cap < len))
+		return 0;
+	return fast_segment(t, data, len, tx, now, (t->tf & TF_TS) != 0, (t->tf & TF_V6) != 0);
+}
+
+uint32_t hv_tcp_send_fast(struct hv_tcb *restrict t, struct hv_env *restrict env, const void *data, uint32_t len, struct hv_tx *restrict tx, uint64_t now)
+{
+	if (hv_unlikely(hv_seq_diff(t->fast_edge, t->snd_nxt) < (int32_t)len || len - 1 >= t->mss))
+		return 0;
+	if (hv_unlikely(t->tx_tail != NULL || env->free_tx == NULL || env->free_tx->cap < len || (t->tf & (TF_TS | TF_V6)) != TF_TS ||
+			t->rcv_edge - t->rcv_nxt <= t->wnd_keep))
+		return send_any(t, env, data, len, tx, now);
+	return fast_segment(t, data, len, tx, now, true, false);
+}
+
+static __attribute__((noinline)) void commit_any(struct hv_tcb *t, struct hv_env *env, const void *data, uint32_t len, uint64_t now)
 {
 	struct hv_chunk *c = t->tx_tail;
 
-	if (hv_likely(c == NULL) || c->cap - c->end < len) {
+	if (c == NULL || c->cap - c->end < len) {
 		c = env->free_tx;
 		env->free_tx = c->next;
 		env->n_free_tx--;
 		c->next = NULL;
-		c->off = c->end = 0;
-		c->on_wire = false;
 		if (t->tx_tail != NULL)
 			t->tx_tail->next = c;
 		else
@@ -432,7 +437,36 @@ void hv_tcp_send_commit(struct hv_tcb *t, struct hv_env *env, const void *data, 
 	ack_sent(t, true);
 	count_out(t, 1, len);
 	hv_sent_new(t, env, len, now);
-	t->fast_send = hv_fast_send(t);
+	t->fast_edge = hv_fast_edge(t);
+}
+
+/* The usual case is commit_any() and what it calls with every condition decided: nothing was queued, so nothing is in flight and no timer runs. */
+void hv_tcp_send_commit(struct hv_tcb *restrict t, struct hv_env *restrict env, const void *data, uint32_t len, uint64_t now)
+{
+	struct hv_chunk *restrict c = env->free_tx;
+	uint32_t pto = hv_pto_single(t);
+
+	if (hv_unlikely(t->tx_tail != NULL || now - t->last_tx_us > HV_RTO_MIN || (t->tf & (TF_SACK | TF_TLP_OUT)) != TF_SACK || t->srtt8 == 0 ||
+			pto > HV_RTO_MIN || len >= t->mss)) {
+		commit_any(t, env, data, len, now);
+		return;
+	}
+	env->free_tx = c->next;
+	env->n_free_tx--;
+	c->next = NULL;
+	c->end = len;
+	t->tx_head = c;
+	t->tx_tail = c;
+	t->snd_sml = t->snd_end = t->snd_nxt += len;
+	t->last_tx_us = now;
+	t->timed_us = (uint32_t)now;
+	hv_set_rtx(t, HV_RTX_TLP, now + pto); /* no RTO is shorter */
+	if (hv_unlikely((t->tf & TF_NODELAY) == 0))
+		t->fast_edge = t->snd_nxt;
+	t->rcv_edge = t->adv_edge;
+	ack_sent(t, true);
+	count_out(t, 1, len);
+	memcpy(c->base, data, len); /* last: no register has to survive it */
 }
 
 uint32_t hv_tcp_write_room(const struct hv_tcb *t)

@@ -6,14 +6,12 @@
  */
 #include "stack/tcb.h"
 
-#define MIN_RTT_WINDOW_US (300ull * 1000000) /* as net.ipv4.tcp_min_rtt_wlen */
-
 /* Minimum of the current and the previous half window, so that a route change is noticed. */
 void hv_rtt_min(struct hv_tcb *t, uint32_t us, uint64_t now)
 {
 	if (us == 0)
 		us = 1;
-	if (now - t->min_rtt_at > MIN_RTT_WINDOW_US / 2) {
+	if (now - t->min_rtt_at > HV_MIN_RTT_WINDOW_US / 2) {
 		t->min_rtt_prev = t->min_rtt;
 		t->min_rtt = us;
 		t->min_rtt_at = now;
@@ -24,25 +22,14 @@ void hv_rtt_min(struct hv_tcb *t, uint32_t us, uint64_t now)
 
 void hv_rtt_sample(struct hv_tcb *t, uint32_t us, uint64_t now)
 {
-	int32_t err;
-
-	if (us == 0)
-		us = 1;
-	if (us > HV_RTO_MAX)
-		us = HV_RTO_MAX;
+	us = hv_min32(hv_max32(us, 1), HV_RTO_MAX);
 	if (t->srtt8 == 0) {
 		t->srtt8 = us << 3;
 		t->rttvar4 = us << 1;
 	} else {
-		err = (int32_t)us - (int32_t)(t->srtt8 >> 3);
-		t->srtt8 += (uint32_t)err;
-		if (err < 0)
-			err = -err;
-		t->rttvar4 += (uint32_t)err - (t->rttvar4 >> 2);
-		if (t->srtt8 == 0)
-			t->srtt8 = 1;
+		hv_rtt_smooth(t, us);
 	}
-	if (us < t->min_rtt || t->min_rtt == 0 || now - t->min_rtt_at > MIN_RTT_WINDOW_US / 2)
+	if (us < t->min_rtt || t->min_rtt == 0 || now - t->min_rtt_at > HV_MIN_RTT_WINDOW_US / 2)
 		hv_rtt_min(t, us, now);
 }
 

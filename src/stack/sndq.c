@@ -54,13 +54,6 @@ static inline struct hv_chunk *chunk_get(struct hv_env *env)
 	return c;
 }
 
-bool hv_snd_room_for(const struct hv_tcb *t, const struct hv_env *env, uint32_t len)
-{
-	if (t->tx_tail != NULL && t->tx_tail->cap - t->tx_tail->end >= len)
-		return true;
-	return env->free_tx != NULL && env->free_tx->cap >= len;
-}
-
 uint32_t hv_snd_append(struct hv_tcb *t, struct hv_env *env, const uint8_t *data, uint32_t len)
 {
 	uint32_t left = len;

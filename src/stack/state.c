@@ -14,6 +14,7 @@ size_t hv_tcb_size(void)
 static void make_template(struct hv_tcb *t, const uint8_t *l2, uint32_t l2_len)
 {
 	uint8_t *ip = t->hdr + l2_len, *ports;
+	struct hv_tx lead;
 
 	memset(t->hdr, 0, sizeof t->hdr);
 	memcpy(t->hdr, l2, l2_len);
@@ -43,6 +44,10 @@ static void make_template(struct hv_tcb *t, const uint8_t *l2, uint32_t l2_len)
 	memcpy(ports, &t->tuple.lport, 2);
 	memcpy(ports + 2, &t->tuple.rport, 2);
 	t->hdr_len = (uint8_t)(ports + 4 - t->hdr);
+	lead.l3_off = t->l3_off;
+	lead.l4_off = (uint8_t)(t->hdr_len - 4);
+	lead.hdr_len = (uint16_t)(lead.l4_off + HV_TCP_LEN + ((t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0));
+	memcpy(&t->tx_lead, &lead, sizeof t->tx_lead);
 }
 
 /* What an empty receive queue may advertise: never more than the kernel could hold after a demotion, and not more than a quarter of the
@@ -55,6 +60,7 @@ static void rwnd_lim(struct hv_tcb *t)
 	if (t->window_clamp != 0)
 		w = hv_min32(w, t->window_clamp);
 	t->rwnd_lim = hv_min32(w, 65535u << t->rcv_wscale);
+	t->wnd_keep = hv_wnd_keep(t);
 }
 
 static bool sane(const struct hv_tcp_image *img, uint32_t l2_len)
@@ -96,11 +102,10 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 	t->tuple.proto = HV_PROTO_TCP;
 	t->ttl = img->ttl != 0 ? img->ttl : 64;
 	t->tos = img->tos & 0xfcu; /* we don't send ECT: RFC 3168 leaves that open */
-	make_template(t, hdr_l2, l2_len);
-
 	t->tf = ((img->opts & HV_TCPO_TS) != 0 ? TF_TS : 0) | ((img->opts & HV_TCPO_SACK) != 0 ? TF_SACK : 0) |
 	    ((img->opts & HV_TCPO_ECN) != 0 ? TF_ECN : 0) | (img->nodelay ? TF_NODELAY : 0) | (img->cork ? TF_CORK : 0) |
 	    (img->keepalive ? TF_KEEPALIVE : 0) | (img->tuple.family == 6 ? TF_V6 : 0) | (img->quickack ? 0 : TF_PINGPONG);
+	make_template(t, hdr_l2, l2_len);
 	if ((img->opts & HV_TCPO_WS) != 0) {
 		t->snd_wscale = img->snd_wscale;
 		t->rcv_wscale = img->rcv_wscale;
@@ -120,6 +125,8 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 	t->rcv_nxt = img->rcv_nxt;
 	t->rcv_copied = img->rcv_nxt - img->rcv_len;
 	t->rcv_edge = hv_seq_max(img->rcv_wup + img->rcv_wnd, img->rcv_nxt);
+	if (t->rcv_edge - t->rcv_nxt > 65535u << t->rcv_wscale) /* no segment can have said that */
+		t->rcv_edge = t->rcv_nxt + (65535u << t->rcv_wscale);
 	t->last_ack = img->rcv_wup;
 	if (img->rcv_len != 0) {
 		if (aux != img->rcv)
@@ -184,6 +191,7 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 
 		hv_rec_sent(t, env, img->snd_una, img->snd_nxt, (uint32_t)now, XRF_EVER);
 		t->snd_nxt = img->snd_nxt;
+		t->bytes_base = img->snd_nxt - img->snd_una;
 		hv_set_rtx(t, HV_RTX_IMPORT, now + d);
 	}
 	if (t->snd_end != t->snd_nxt) {
@@ -294,7 +302,7 @@ void hv_tcp_release(struct hv_tcb *t, struct hv_env *env)
 	t->tf |= TF_DEAD;
 	t->snd_una = t->snd_nxt = t->snd_end;
 	t->rcv_copied = t->rcv_nxt;
-	t->fast_send = 0;
+	t->fast_edge = t->snd_nxt;
 	t->pred = HV_PRED_NEVER;
 	t->rtx_at = t->ack_at = t->ka_at = HV_NEVER;
 	t->rtx_kind = HV_RTX_OFF;
@@ -411,7 +419,7 @@ void hv_tcp_stat(const struct hv_tcb *t, struct hv_tcp_stat *st)
 	st->rcv_space = t->rwnd_lim;
 	st->reordering = (t->tf & TF_RACK_REO) != 0 ? HV_DUPTHRESH * t->rack_mult + 1 : HV_DUPTHRESH;
 	st->ca_state = t->ca;
-	st->bytes_sent = t->bytes_out + t->bytes_rexmit;
+	st->bytes_sent = t->bytes_acked + hv_flight(t) - t->bytes_base + t->bytes_rexmit;
 	st->bytes_acked = t->bytes_acked;
 	st->bytes_received = t->bytes_in;
 	st->bytes_retrans = t->bytes_rexmit;

@@ -25,6 +25,7 @@
 #define hv_likely(x) __builtin_expect(!!(x), 1)
 #define hv_unlikely(x) __builtin_expect(!!(x), 0)
 #define HV_COLD __attribute__((cold, noinline))
+#define HV_INLINE inline __attribute__((always_inline))
 
 /* Constants; names as in Linux where there is one. Times in us. */
 #define HV_RTO_MIN 200000u
@@ -45,6 +46,7 @@
 #define HV_CWND_MAX (1u << 30)
 #define HV_SSTHRESH_INF 0x7fffffffu
 #define HV_PRED_NEVER 0xffffffffu
+#define HV_MIN_RTT_WINDOW_US (300ull * 1000000) /* as net.ipv4.tcp_min_rtt_wlen */
 #define HV_PAWS_IDLE_US (24ull * 86400 * 1000000)
 #define HV_XREC_EMBED 8u
 
@@ -87,6 +89,7 @@ enum {
 	TF_NOMEM = 1u << 30,     /* in-order octets were refused: the next ACK says window 0, as the kernel's does */
 	TF_LOWAT = 1u << 31,     /* TCP_NOTSENT_LOWAT is set */
 	TF_UNDO_RX = 1u << 29,   /* something was retransmitted since undo_* were saved; undo_tsval is valid */
+	TF_FAST_STOP = TF_CORK | TF_MORE | TF_DEAD | TF_PROBE | TF_TLP | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT | TF_NOMEM, /* see hv_fast_edge() */
 };
 
 /* Record states */
@@ -111,14 +114,14 @@ struct hv_tcb {
 	/* line 0: every segment, both directions */
 	_Alignas(64) uint32_t rcv_nxt;
 	uint32_t rcv_edge;   /* right edge as advertised; never shrinks */
-	uint32_t rcv_copied; /* next octet the reader gets */
 	uint32_t last_ack;   /* Last.ACK.sent, RFC 7323 */
+	uint32_t rcv_copied; /* next octet the reader gets */
 	uint32_t ts_recent;
 	uint32_t pred;       /* the segment word that prediction accepts */
 	uint32_t snd_una, snd_nxt, snd_end;
 	uint32_t snd_edge;   /* right edge that the peer gave us */
 	uint32_t snd_wl1;
-	uint32_t fast_send;  /* octets that may leave as one segment without further checks */
+	uint32_t fast_edge;  /* octets up to here may leave as they come, a segment each, without further checks */
 	uint64_t rtx_at, ack_at;
 	/* line 1: queues, window, RTT */
 	struct hv_buf *rx_head, *rx_tail;
@@ -137,7 +140,9 @@ struct hv_tcb {
 	uint8_t l3_off;
 	/* line 3 */
 	uint64_t last_rx_us, last_tx_us;
-	uint64_t bytes_in, bytes_out;
+	uint64_t bytes_in;
+	uint32_t wnd_keep;   /* while the peer has more window than this left, the right edge stays: see hv_rcv_window() */
+	uint32_t tx_lead;    /* the first word of struct hv_tx for a segment without SACK blocks: the header's lengths */
 	struct hv_tcp_counters *cnt;
 	uint32_t ts_off, rttvar4, snd_sml, sndbuf, max_wnd, min_rtt;
 	/* line 4 */
@@ -187,6 +192,7 @@ struct hv_tcb {
 	uint32_t pool_lim;       /* window that the ring's pool can bear */
 	uint32_t rto_init;       /* until there is an RTT */
 	uint64_t bytes_acked, bytes_rexmit;
+	uint32_t bytes_base;     /* of these octets the kernel has sent, see hv_tcp_stat() */
 	uint32_t total_rexmit;
 	int32_t err;
 	uint8_t ttl, tos, dupacks;
@@ -202,6 +208,7 @@ _Static_assert(offsetof(struct hv_seg, has_ts) == offsetof(struct hv_seg, flags)
 		   offsetof(struct hv_seg, ce) == offsetof(struct hv_seg, flags) + 2 &&
 		   offsetof(struct hv_seg, nsack) == offsetof(struct hv_seg, flags) + 3,
     "prediction compares the four as one word");
+_Static_assert(offsetof(struct hv_tx, hdr_len) == 0 && offsetof(struct hv_tx, l3_off) == 2 && offsetof(struct hv_tx, l4_off) == 3, "tx_lead");
 
 /* ---- small shared pieces ---- */
 static inline uint32_t hv_flight(const struct hv_tcb *t)
@@ -214,7 +221,8 @@ static inline uint32_t hv_pipe(const struct hv_tcb *t)
 }
 static inline uint32_t hv_tsval(const struct hv_tcb *t, uint64_t now)
 {
-	return (uint32_t)(now / 1000u) + t->ts_off;
+	/* milliseconds: now / 1000, exact below 2^54, by a multiplication alone */
+	return (uint32_t)((unsigned __int128)now * (UINT64_MAX / 1000u + 1) >> 64) + t->ts_off;
 }
 static inline void hv_buf_free(struct hv_env *env, struct hv_buf *b)
 {
@@ -235,6 +243,20 @@ static inline uint32_t hv_min_rtt(const struct hv_tcb *t)
 /* rtt.c */
 void hv_rtt_sample(struct hv_tcb *t, uint32_t us, uint64_t now);
 void hv_rtt_min(struct hv_tcb *t, uint32_t us, uint64_t now);
+/* Nothing but RFC 6298 2.3 is to be done with this sample. */
+static inline bool hv_rtt_usual(const struct hv_tcb *t, uint32_t us, uint64_t now)
+{
+	return t->srtt8 != 0 && us - 1 < HV_RTO_MAX && us - 1 >= t->min_rtt - 1 && now - t->min_rtt_at <= HV_MIN_RTT_WINDOW_US / 2;
+}
+static inline void hv_rtt_smooth(struct hv_tcb *t, uint32_t us)
+{
+	uint32_t err = us - (t->srtt8 >> 3);
+
+	t->srtt8 += err; /* never 0: us isn't */
+	if ((int32_t)err < 0)
+		err = -err;
+	t->rttvar4 += err - (t->rttvar4 >> 2);
+}
 static inline uint32_t hv_rto(const struct hv_tcb *t)
 {
 	uint32_t r;
@@ -253,7 +275,6 @@ uint32_t hv_snd_gather(struct hv_tcb *t, struct hv_env *env, uint32_t seq, uint3
 void hv_snd_copy(const struct hv_tcb *t, uint8_t *dst);
 void hv_snd_release(struct hv_tcb *t, struct hv_env *env);
 void hv_chunk_put(struct hv_env *env, struct hv_chunk *c);
-bool hv_snd_room_for(const struct hv_tcb *t, const struct hv_env *env, uint32_t len); /* as one contiguous piece */
 
 /* rcvq.c: octets [rcv_copied, rcv_nxt), then intervals up to rcv_edge */
 enum { HV_RCV_TAKEN = 0, HV_RCV_REFUSED = HV_TCP_DROP };
@@ -276,17 +297,26 @@ static inline uint32_t hv_rcv_window(const struct hv_tcb *t)
 		edge = t->rcv_edge;
 	return edge;
 }
-/* Advertise: returns the window field, moves rcv_edge. */
-static inline uint32_t hv_rcv_advertise(struct hv_tcb *t)
+/* What rcv_edge - rcv_nxt must come down to before hv_rcv_window() can move the edge, whatever room there is. */
+static inline uint32_t hv_wnd_keep(const struct hv_tcb *t)
 {
-	uint32_t w;
+	return t->rwnd_lim - hv_min32(hv_min32(t->rcv_mss, t->rwnd_lim / 2 + 1), t->rwnd_lim);
+}
+/* The window field for a segment with this acknowledgment, and the right edge that it promises. */
+static inline uint32_t hv_rcv_advertise(const struct hv_tcb *t, uint32_t *edge)
+{
+	uint32_t e = t->rcv_edge, d = e - t->rcv_nxt, w;
 
-	t->rcv_edge = hv_rcv_window(t);
-	w = (t->rcv_edge - t->rcv_nxt + (1u << t->rcv_wscale) - 1) >> t->rcv_wscale; /* up: the edge must not seem to move back */
-	if (w > 65535)
-		w = 65535;
-	if (hv_seq_gt(t->rcv_nxt + (w << t->rcv_wscale), t->rcv_edge))
-		t->rcv_edge = t->rcv_nxt + (w << t->rcv_wscale);
+	if (hv_unlikely(d <= t->wnd_keep)) {
+		e = hv_rcv_window(t);
+		d = e - t->rcv_nxt;
+		if (d == 0) {
+			*edge = e;
+			return 0;
+		}
+	}
+	w = ((d - 1) >> t->rcv_wscale) + 1; /* up: the edge must not seem to move back */
+	*edge = t->rcv_nxt + (w << t->rcv_wscale);
 	return w;
 }
 
@@ -345,10 +375,15 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 /* timer.c */
 void hv_timer_rearm(struct hv_tcb *t, uint64_t now); /* after an ACK that moved something, or new data */
 void hv_timer_sent(struct hv_tcb *t, uint64_t now);  /* after new data or a retransmission */
-uint32_t hv_pto(const struct hv_tcb *t);
+/* Probe timeout, RFC 8985 7.2, of a single segment, whose ACK the peer may delay. How long it really does is learnt from probes that turn out
+ * needless, instead of adding the worst case of 200 ms: then the probe would never come before the RTO. */
+static inline uint32_t hv_pto_single(const struct hv_tcb *t)
+{
+	return hv_max32(t->srtt8 >> 2, (t->srtt8 >> 3) + t->rttvar4) + t->peer_delack_us;
+}
 
 /* output.c */
-void hv_refresh(struct hv_tcb *t); /* fast_send and pred, after every event */
+void hv_refresh(struct hv_tcb *t); /* fast_edge and pred, after every event */
 static inline bool hv_nagle_holds(const struct hv_tcb *t)
 {
 	if ((t->tf & (TF_CORK | TF_MORE)) != 0)
@@ -356,23 +391,14 @@ static inline bool hv_nagle_holds(const struct hv_tcb *t)
 	/* Minshall's: only an earlier *small* segment holds this one */
 	return (t->tf & TF_NODELAY) == 0 && hv_seq_gt(t->snd_sml, t->snd_una);
 }
-static inline uint32_t hv_fast_send(const struct hv_tcb *t)
+/* Before snd_nxt + 1: nothing may leave as it comes. Stays as it is while octets leave, but for Nagle's small segment. */
+static inline uint32_t hv_fast_edge(const struct hv_tcb *t)
 {
-	const uint32_t stop = TF_CORK | TF_MORE | TF_DEAD | TF_PROBE | TF_TLP | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT | TF_NOMEM;
-	uint32_t used, n, room;
-	int32_t w;
-
-	if (((t->snd_end ^ t->snd_nxt) | (t->tf & stop) | t->ca | t->nrsack | t->ndsack) != 0)
-		return 0;
+	if (((t->snd_end ^ t->snd_nxt) | (t->tf & TF_FAST_STOP) | t->ca | t->nrsack | t->ndsack) != 0)
+		return t->snd_nxt;
 	if ((t->tf & TF_NODELAY) == 0 && hv_seq_gt(t->snd_sml, t->snd_una))
-		return 0;
-	used = t->snd_nxt - t->snd_una; /* == what is queued */
-	w = hv_seq_diff(t->snd_edge, t->snd_nxt);
-	room = hv_min32(t->cwnd, t->sndbuf);
-	if (w <= 0 || used >= room)
-		return 0;
-	n = hv_min32(t->mss, (uint32_t)w);
-	return hv_min32(n, room - used);
+		return t->snd_nxt;
+	return hv_seq_min(t->snd_edge, t->snd_una + hv_min32(t->cwnd, t->sndbuf));
 }
 /* output has something to do (it may still find that it must wait) */
 static inline bool hv_may_send(const struct hv_tcb *t)

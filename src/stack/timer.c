@@ -6,15 +6,9 @@
  */
 #include "stack/cc.h"
 
-/* Probe timeout, RFC 8985 7.2. For a single segment the peer may delay its ACK. How long it really does is learnt from probes that
- * turn out needless, instead of adding the worst case of 200 ms: then the probe would never come before the RTO. */
-uint32_t hv_pto(const struct hv_tcb *t)
+static uint32_t pto(const struct hv_tcb *t)
 {
-	uint32_t p = t->srtt8 >> 2;
-
-	if (hv_flight(t) <= t->mss)
-		return hv_max32(p, (t->srtt8 >> 3) + t->rttvar4) + t->peer_delack_us;
-	return p + 2000;
+	return hv_flight(t) <= t->mss ? hv_pto_single(t) : (t->srtt8 >> 2) + 2000;
 }
 
 static bool tlp_possible(const struct hv_tcb *t)
@@ -43,11 +37,11 @@ static uint64_t rto_at(const struct hv_tcb *t, uint64_t now)
 /* Not later than the RTO of the oldest segment would come. */
 static inline void arm_probe(struct hv_tcb *t, uint64_t now)
 {
-	int32_t pto = (int32_t)hv_min32(hv_pto(t), HV_RTO_MAX), left = hv_seq_diff(head_xmit(t) + hv_rto(t), (uint32_t)now);
+	int32_t p = (int32_t)hv_min32(pto(t), HV_RTO_MAX), left = hv_seq_diff(head_xmit(t) + hv_rto(t), (uint32_t)now);
 
-	if (pto > left)
-		pto = left > 0 ? left : 1;
-	hv_set_rtx(t, HV_RTX_TLP, now + (uint32_t)pto);
+	if (p > left)
+		p = left > 0 ? left : 1;
+	hv_set_rtx(t, HV_RTX_TLP, now + (uint32_t)p);
 }
 
 /* Something was acknowledged, or an event is over: what is to be waited for now? */
@@ -75,7 +69,7 @@ void hv_timer_rearm(struct hv_tcb *t, uint64_t now)
 void hv_timer_sent(struct hv_tcb *t, uint64_t now)
 {
 	if (hv_likely(t->rtx_kind == HV_RTX_OFF) && tlp_possible(t)) {
-		hv_set_rtx(t, HV_RTX_TLP, now + hv_min32(hv_pto(t), hv_rto(t))); /* nothing older is in flight */
+		hv_set_rtx(t, HV_RTX_TLP, now + hv_min32(pto(t), hv_rto(t))); /* nothing older is in flight */
 		return;
 	}
 	switch (t->rtx_kind) {
