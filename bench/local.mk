@@ -5,3 +5,4 @@ bench_xsk_pingpong_SOURCES = bench/xsk_pingpong.c
 bench_core_SOURCES = bench/core.c
 bench_core_LDADD = libhvstack.la
 EXTRA_DIST += bench/core.py bench/benchlab.py bench/latency.py bench/failover.py bench/report.py
+EXTRA_DIST += bench/impaired.py

@@ -5,6 +5,7 @@ include tests/unit/failover.mk
 include tests/unit/capture.mk
 include tests/unit/stack.mk
 include tests/sim/sim.mk
+include tests/impair/impair.mk
 include tests/lab/local.mk
 include tests/unit/vf.mk
 include tests/unit/softvf.mk

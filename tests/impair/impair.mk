@@ -1,0 +1,7 @@
+# A bad network between the kernel's TCP and ours, in user space.
+noinst_PROGRAMS += tests/impair/impaired
+tests_impair_impaired_SOURCES = tests/impair/impaired.c tests/impair/end_kernel.c tests/impair/end_stack.c tests/impair/relay.c tests/impair/end.h \
+	tests/impair/relay.h tests/sim/host.c tests/sim/seg.c tests/sim/pcap.c tests/sim/host.h tests/sim/seg.h tests/sim/pcap.h
+tests_impair_impaired_CFLAGS = $(AM_CFLAGS) -pthread
+tests_impair_impaired_LDFLAGS = -pthread
+tests_impair_impaired_LDADD = libhvstack.la

@@ -1,0 +1,265 @@
+/*
+ * impaired.c - one connection through a bad network: kernel to kernel, or src/stack at either end; says what came of it as one line of JSON.
+ *
+ *   impaired [--a=kernel|stack] [--b=kernel|stack] [--sender=a|b] [--connect=a|b] [--family=4|6] [--bytes=N | --rounds=N --request=N --response=N]
+ *            [--cc=cubic|reno] [--pcap=FILE] [--limit=SECONDS] [what relay.h takes]
+ *
+ * Time runs from the client's first write() to its last read() (bulk: the receiver's). Needs root for network namespaces and TAP devices.
+ */
+#include "end.h"
+
+#include <arpa/inet.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* ---- what both ends share ---- */
+void end_die(struct end *e, const char *what)
+{
+	fprintf(stderr, "impaired: end %c (%s): %s: %m\n", 'a' + (int)e->side, e->kernel ? "kernel" : "stack", what);
+	_exit(1);
+}
+
+void end_addr(uint8_t family, unsigned side, uint8_t a[16])
+{
+	memset(a, 0, 16);
+	if (family == 6) {
+		a[0] = 0xfd;
+		a[1] = 0x78;
+		a[15] = (uint8_t)(side + 1);
+	} else {
+		a[0] = 10;
+		a[1] = 78;
+		a[3] = (uint8_t)(side + 1);
+	}
+}
+
+void end_mac(unsigned side, uint8_t m[6])
+{
+	memset(m, 0, 6);
+	m[0] = 2;
+	m[5] = (uint8_t)(side + 1);
+}
+
+/* Above whatever else the machine does: a late relay would be a different network. */
+void end_realtime(int prio)
+{
+	struct sched_param p = { .sched_priority = prio };
+
+	prctl(PR_SET_TIMERSLACK, 1);
+	(void)sched_setscheduler(0, SCHED_FIFO, &p);
+}
+
+/* ---- application ---- */
+static uint8_t octet(bool client, uint64_t at)
+{
+	uint32_t x = (uint32_t)at * 0x9e3779b1u + (uint32_t)(at >> 32) + (client ? 77u : 3u);
+
+	return (uint8_t)(x >> 24 ^ x >> 9);
+}
+
+static uint64_t may_send(const struct app *a)
+{
+	uint64_t n;
+
+	if (a->client) {
+		n = a->response != 0 ? a->received / a->response + 1 : a->rounds;
+		return (n < a->rounds ? n : a->rounds) * a->request;
+	}
+	return a->response != 0 ? a->received / a->request * a->response : 0;
+}
+
+uint32_t app_next(struct app *a)
+{
+	uint64_t n = may_send(a) - a->sent;
+
+	if (n > END_CHUNK)
+		n = END_CHUNK;
+	for (uint32_t i = 0; i < n; i++)
+		a->buf[i] = octet(a->client, a->sent + i);
+	return (uint32_t)n;
+}
+
+void app_sent(struct app *a, uint32_t n)
+{
+	a->sent += n;
+}
+
+void app_read(struct app *a, uint32_t n)
+{
+	uint64_t now = relay_now_ns();
+
+	for (uint32_t i = 0; i < n; i++)
+		a->mismatches += a->buf[i] != octet(!a->client, a->received + i);
+	if (now - a->last_read_ns > a->stall_ns)
+		a->stall_ns = now - a->last_read_ns;
+	a->last_read_ns = a->last_ns = now;
+	a->received += n;
+}
+
+bool app_finished(const struct app *a)
+{
+	return a->received == a->rounds * (a->client ? a->response : a->request);
+}
+
+bool app_all_sent(const struct app *a)
+{
+	return a->sent == a->rounds * (a->client ? a->request : a->response);
+}
+
+/* ---- one run ---- */
+static void *relay_thread(void *r)
+{
+	end_realtime(10);
+	relay_run(r);
+	return NULL;
+}
+
+static void say_end(const struct end *e)
+{
+	printf("\"%c\": {\"tcp\": \"%s\", \"rexmit\": %llu, \"rto\": %llu, \"tlp\": %llu, \"dsack\": %llu, \"cwnd\": %u, \"ssthresh\": %u, \"srtt_us\": %u}, ",
+	    'a' + (int)e->side, e->kernel ? "kernel" : "stack", (unsigned long long)e->rexmit, (unsigned long long)e->rto, (unsigned long long)e->tlp,
+	    (unsigned long long)e->spurious, e->cwnd, e->ssthresh, e->srtt_us);
+}
+
+static void usage(void)
+{
+	fprintf(stderr, "usage: impaired [OPTION...]\n"
+	    "  --a=kernel|stack --b=kernel|stack   whose TCP is at each end (kernel)\n"
+	    "  --sender=a|b --connect=a|b --family=4|6\n"
+	    "  --bytes=N         one transfer, or\n"
+	    "  --rounds=N --request=N --response=N\n"
+	    "  --cc=cubic|reno --rmem=MAX --wmem=MAX --pcap=FILE --limit=SECONDS\n%s", relay_usage);
+	exit(2);
+}
+
+int main(int argc, char **argv)
+{
+	static struct end end[2];
+	static struct meet meet;
+	struct relay_conf rc = { .delay_us = 5000, .queue = 250000, .hold_us = 3000 };
+	struct relay_count n[2];
+	struct pcap *pcap = NULL;
+	unsigned sender = 0, connects = 0, limit = 60;
+	uint64_t request = 1000000, response = 0, rounds = 1, ns;
+	struct app *from, *to, *last;
+	struct relay *r;
+	pthread_t rt;
+
+	for (unsigned i = 0; i < 2; i++) {
+		end[i].kernel = true;
+		end[i].family = 4;
+		end[i].cc = "cubic";
+		end[i].rmem_max = 6291456;
+		end[i].wmem_max = 4194304;
+		end[i].side = i;
+		end[i].meet = &meet;
+	}
+	for (int i = 1; i < argc; i++) {
+		const char *v = strchr(argv[i], '=');
+		size_t k;
+
+		if (relay_option(&rc, argv[i]))
+			continue;
+		if (v == NULL)
+			usage();
+		k = (size_t)(++v - argv[i]);
+#define IS(name) (k == sizeof name && memcmp(argv[i], name "=", k) == 0)
+		if (IS("--a") || IS("--b"))
+			end[argv[i][2] - 'a'].kernel = strcmp(v, "kernel") == 0;
+		else if (IS("--sender"))
+			sender = *v == 'b';
+		else if (IS("--connect"))
+			connects = *v == 'b';
+		else if (IS("--family"))
+			end[0].family = end[1].family = (uint8_t)atoi(v);
+		else if (IS("--bytes"))
+			request = strtoull(v, NULL, 10);
+		else if (IS("--rounds"))
+			rounds = strtoull(v, NULL, 10);
+		else if (IS("--request"))
+			request = strtoull(v, NULL, 10);
+		else if (IS("--response"))
+			response = strtoull(v, NULL, 10);
+		else if (IS("--cc"))
+			end[0].cc = end[1].cc = v;
+		else if (IS("--rmem"))
+			end[0].rmem_max = end[1].rmem_max = (uint32_t)atoi(v);
+		else if (IS("--wmem"))
+			end[0].wmem_max = end[1].wmem_max = (uint32_t)atoi(v);
+		else if (IS("--pcap"))
+			pcap = pcap_open(v);
+		else if (IS("--limit"))
+			limit = (unsigned)atoi(v);
+		else
+			usage();
+#undef IS
+	}
+	alarm(limit);
+	pthread_barrier_init(&meet.ready, NULL, 3);
+	pthread_barrier_init(&meet.connected, NULL, 3);
+	pthread_barrier_init(&meet.armed, NULL, 3);
+	pthread_barrier_init(&meet.done, NULL, 3);
+	int fd[2];
+	for (unsigned i = 0; i < 2; i++) {
+		struct end *e = &end[i];
+
+		e->connects = i == connects;
+		e->app.client = i == sender;
+		e->app.request = request;
+		e->app.response = response;
+		e->app.rounds = rounds;
+		if (!e->kernel) {
+			int sp[2], size = 16 << 20;
+
+			if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sp) != 0)
+				end_die(e, "socketpair");
+			for (int k = 0; k < 2; k++)
+				setsockopt(sp[k], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size);
+			e->fd = sp[0];
+			fd[i] = sp[1];
+		}
+		pthread_create(&e->thread, NULL, e->kernel ? end_kernel : end_stack, e);
+	}
+	/* the relay needs the devices */
+	for (unsigned i = 0; i < 2; i++) {
+		if (end[i].kernel) {
+			while (__atomic_load_n(&end[i].fd, __ATOMIC_ACQUIRE) <= 0)
+				usleep(1000);
+			fd[i] = end[i].fd;
+		}
+	}
+	r = relay_new(&rc, fd[0], fd[1], pcap);
+	pthread_create(&rt, NULL, relay_thread, r);
+	pthread_barrier_wait(&meet.ready);
+	pthread_barrier_wait(&meet.connected);
+	relay_arm(r);
+	pthread_barrier_wait(&meet.armed);
+	pthread_barrier_wait(&meet.done);
+	for (unsigned i = 0; i < 2; i++)
+		pthread_join(end[i].thread, NULL);
+	relay_stop(r);
+	pthread_join(rt, NULL);
+	relay_counts(r, n);
+	from = &end[sender].app;
+	to = &end[!sender].app;
+	last = response != 0 ? from : to;
+	ns = last->last_ns - from->first_ns;
+	printf("{\"ms\": %.3f, \"stall_ms\": %.3f, \"mismatches\": %llu, ", (double)ns / 1e6, (double)last->stall_ns / 1e6,
+	    (unsigned long long)(from->mismatches + to->mismatches));
+	say_end(&end[0]);
+	say_end(&end[1]);
+	printf("\"frames\": [%llu, %llu], \"lost\": [%llu, %llu], \"queue_drops\": [%llu, %llu], \"held\": %llu, \"doubled\": %llu, \"refused\": %llu, \"resets\": %llu}\n",
+	    (unsigned long long)n[0].frames, (unsigned long long)n[1].frames, (unsigned long long)n[0].lost, (unsigned long long)n[1].lost,
+	    (unsigned long long)n[0].queue_drops, (unsigned long long)n[1].queue_drops, (unsigned long long)(n[0].held + n[1].held),
+	    (unsigned long long)(n[0].doubled + n[1].doubled), (unsigned long long)(n[0].refused + n[1].refused),
+	    (unsigned long long)(n[0].resets + n[1].resets));
+	relay_free(r);
+	if (pcap != NULL)
+		pcap_close(pcap);
+	return from->mismatches + to->mismatches != 0;
+}
