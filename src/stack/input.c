@@ -214,10 +214,21 @@ static HV_INLINE unsigned predicted(
 		}
 	}
 	/* ... then account */
-	if (!usual && (t->rec_n != 0 || (acked == 0 && t->rtx_kind == HV_RTX_PERSIST))) {
+	if (!usual && (t->rec_n != 0 || (acked == 0 && (t->rtx_kind >= HV_RTX_PERSIST || (t->tf & (TF_NOSPACE | TF_LOWAT)) != 0)))) {
+		/* without a new ACK the window alone may matter: to a sender that waits for it, to a writer that waits for room */
 		act |= hv_ack(t, env, seg, now);
 		hv_refresh(t);
 		return act | (hv_may_send(t) ? HV_TCP_OUT : 0);
+	}
+	/* As update_window() in ack.c, and first: timers and WRITABLE depend on it. A retransmission may be older than the segment that the
+	 * window is from. */
+	wnd = seg->wnd << t->snd_wscale;
+	if (hv_likely(acked != 0 || hv_seq_gt(seg->seq, t->snd_wl1)) ||
+	    (seg->seq == t->snd_wl1 && (hv_seq_gt(seg->ack + wnd, t->snd_edge) || wnd == 0))) {
+		t->snd_edge = seg->ack + wnd;
+		t->snd_wl1 = seg->seq;
+		if (hv_unlikely(wnd > t->max_wnd))
+			t->max_wnd = wnd;
 	}
 	if (acked != 0) {
 		bool watch = !usual && hv_space_watch(t), was_writable = !watch || hv_tcp_writable(t);
@@ -250,14 +261,6 @@ static HV_INLINE unsigned predicted(
 		else
 			hv_timer_rearm(t, now);
 	}
-	/* as update_window() in ack.c; SEG.SEQ is RCV.NXT, so never behind SND.WL1 */
-	wnd = seg->wnd << t->snd_wscale;
-	if (hv_likely(acked != 0 || seg->seq != t->snd_wl1 || hv_seq_gt(seg->ack + wnd, t->snd_edge)) || wnd == 0) {
-		t->snd_edge = seg->ack + wnd;
-		t->snd_wl1 = seg->seq;
-	}
-	if (hv_unlikely(wnd > t->max_wnd))
-		t->max_wnd = wnd;
 	if (usual) {
 		t->fast_edge = t->snd_nxt;
 		if ((t->tf & TF_NODELAY) != 0 || !hv_seq_gt(t->snd_sml, t->snd_una))

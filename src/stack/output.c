@@ -115,9 +115,11 @@ static inline uint32_t burst_max(const struct hv_env *env, uint32_t mss)
 void hv_refresh(struct hv_tcb *t)
 {
 	t->fast_edge = hv_fast_edge(t);
-	/* Prediction needs: nothing out of order on either side and nothing of the kind to report, a known TS.Recent, no ECN echo to be stopped by CWR (any other flag than
-	 * ACK and PSH goes the slow way anyhow). */
-	if (t->ca != HV_CA_OPEN || t->ooo_head != NULL || t->ndsack != 0 || (t->tf & (TF_TLP_OUT | TF_IMPORT | TF_DEAD)) != 0 ||
+	/* Prediction needs: nothing out of order on either side and nothing of the kind to report, a known TS.Recent, no ECN echo to be
+	 * stopped by CWR (any other flag than ACK and PSH goes the slow way anyhow). And whatever the next segment ends is ended by the slow
+	 * way: the time in which a reduction may be undone, unanswered keepalive probes. */
+	if (t->ca != HV_CA_OPEN || t->ooo_head != NULL || t->ndsack != 0 || (t->tf & (TF_TLP_OUT | TF_IMPORT | TF_DEAD | TF_UNDO)) != 0 ||
+	    t->ka_sent != 0 ||
 	    (t->tf & (TF_TS | TF_TS_KNOWN)) == TF_TS)
 		t->pred = HV_PRED_NEVER;
 	else
@@ -434,6 +436,7 @@ static __attribute__((noinline)) void commit_any(struct hv_tcb *t, struct hv_env
 		t->snd_nxt == t->snd_una && now - t->last_tx_us > HV_RTO_MIN && t->cwnd > hv_iw(t) && now - t->last_tx_us > hv_rto(t)))
 		idle_restart(t, now - t->last_tx_us);
 	t->rcv_edge = t->adv_edge;
+	t->tf &= ~TF_PUSH;
 	ack_sent(t, true);
 	count_out(t, 1, len);
 	hv_sent_new(t, env, len, now);
@@ -446,7 +449,7 @@ void hv_tcp_send_commit(struct hv_tcb *restrict t, struct hv_env *restrict env, 
 	struct hv_chunk *restrict c = env->free_tx;
 	uint32_t pto = hv_pto_single(t);
 
-	if (hv_unlikely(t->tx_tail != NULL || now - t->last_tx_us > HV_RTO_MIN || (t->tf & (TF_SACK | TF_TLP_OUT)) != TF_SACK || t->srtt8 == 0 ||
+	if (hv_unlikely(t->tx_tail != NULL || now - t->last_tx_us > HV_RTO_MIN || (t->tf & (TF_SACK | TF_TLP_OUT | TF_PUSH)) != TF_SACK || t->srtt8 == 0 ||
 			pto > HV_RTO_MIN || len >= t->mss)) {
 		commit_any(t, env, data, len, now);
 		return;

@@ -52,7 +52,8 @@
 
 enum { HV_CA_OPEN, HV_CA_DISORDER, HV_CA_CWR, HV_CA_RECOVERY, HV_CA_LOSS }; /* tcpi_ca_state's numbers */
 
-/* What rtx_at is for. One timer, like the kernel's: these never need to run at the same time. */
+/* What rtx_at is for. One timer, like the kernel's: these never need to run at the same time. From PERSIST on it is the window that is
+ * waited for, or what isn't known yet. */
 enum { HV_RTX_OFF, HV_RTX_RTO, HV_RTX_TLP, HV_RTX_REO, HV_RTX_PERSIST, HV_RTX_PUSH, HV_RTX_IMPORT };
 
 /* tf */

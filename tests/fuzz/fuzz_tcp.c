@@ -2,11 +2,12 @@
  * fuzz_tcp.c - sequences of segments, system calls and time against one TCB.
  *
  * The input is a list of small records; sequence and ACK numbers are relative to what the TCB is at, so that most segments are in or
- * near the window. After every step: hv_tcb_check(), and the octets that come out are those of the two streams. At the end every
- * buffer and chunk is back.
+ * near the window. After every step: hv_tcb_check(), and the octets that come out are those of the two streams. Shortcuts do what the
+ * full path does (twin.h). At the end every buffer and chunk is back.
  */
 #include "../sim/host.h"
 #include "../sim/seg.h"
+#include "../sim/twin.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -104,6 +105,7 @@ static void segment(struct fuzz *f, struct in *in)
 	struct hv_frame fr;
 	struct hv_seg s;
 	struct hv_buf *b;
+	const char *differ;
 	uint32_t what = take(in, 1), len = take(in, 1) * 6;
 
 	memset(&m, 0, sizeof m);
@@ -130,6 +132,8 @@ static void segment(struct fuzz *f, struct in *in)
 		die(f, "sound segment refused");
 	s.buf = b;
 	s.ce = (fr.tos & 3) == 3;
+	if ((differ = twin_input(&f->h, &s, f->now)) != NULL)
+		die(f, differ);
 	unsigned acts = hv_tcp_input(f->h.tcb, &f->h.env, &s, f->now);
 	if ((acts & HV_TCP_KEPT) == 0)
 		host_put(&f->h, b);
@@ -158,11 +162,14 @@ static void sys_send_fast(struct fuzz *f, struct in *in)
 	uint8_t d[2048];
 	uint32_t len = take(in, 2) % sizeof d;
 	struct hv_tx tx;
+	const char *differ;
 
 	if (!host_sq_room(&f->h))
 		host_complete(&f->h, HOST_SQ);
 	for (uint32_t i = 0; i < len; i++)
 		d[i] = ours(f->written + i);
+	if ((differ = twin_send(&f->h, d, len, f->now)) != NULL)
+		die(f, differ);
 	if (hv_tcp_send_fast(f->h.tcb, &f->h.env, d, len, &tx, f->now) == len && len != 0) {
 		f->written += len;
 		host_post(&f->h, &tx, wire, f);

@@ -11,7 +11,7 @@ dir=$(mktemp -d) || exit 99
 trap 'rm -rf "$dir"' EXIT INT TERM
 flags="-std=gnu11 -D_GNU_SOURCE -O1 -g -fno-strict-aliasing -fno-omit-frame-pointer -I$src/src"
 san=-fsanitize=address,undefined
-rig="$src/tests/sim/host.c $src/tests/sim/seg.c"
+rig="$src/tests/sim/host.c $src/tests/sim/twin.c $src/tests/sim/seg.c"
 rc=0
 for t in frame tcp; do
 	corpus=$here/corpus/$t

@@ -4,6 +4,7 @@
  * They act on READABLE and WRITABLE only, as a program woken by epoll would: a wake-up that the stack forgets shows as a stall.
  */
 #include "sim.h"
+#include "twin.h"
 
 #include <string.h>
 
@@ -70,11 +71,14 @@ static bool write_fast(struct world *w, uint32_t who, const uint8_t *data, uint3
 	struct side *s = &w->side[who];
 	struct wire_arg arg = { w, who, false };
 	struct hv_tx tx;
+	const char *differ;
 	uint32_t outq = hv_tcp_outq(s->h.tcb), got;
 	uint64_t deadline = hv_tcp_deadline(s->h.tcb);
 
 	if (s->need_out || !host_sq_room(&s->h))
 		return false;
+	if (w->twins && (differ = twin_send(&s->h, data, len, w->now)) != NULL)
+		world_fail(w, "%u: %s", who, differ);
 	got = hv_tcp_send_fast(s->h.tcb, &s->h.env, data, len, &tx, w->now);
 	host_check(&s->h);
 	if (got != 0 && got != len)

@@ -1,10 +1,11 @@
 /*
- * main.c - sim [--seeds A-B] [--seed N [--pcap FILE] [-v]] [--pcap-dir DIR]
+ * main.c - sim [--seeds A-B] [--seed N [--pcap FILE] [-v]] [--pcap-dir DIR] [--twins]
  *
  * Runs the seeds, prints a line for each that fails and a last line with the count. A failing seed is run once more to write its
  * capture. The same seed always does the same.
  */
 #include "sim.h"
+#include "twin.h"
 
 #include <getopt.h>
 #include <stdlib.h>
@@ -14,14 +15,14 @@
 
 static struct world world; /* large; one at a time */
 
-static bool run(uint64_t seed, const char *pcap_path, bool verbose)
+static bool run(uint64_t seed, const char *pcap_path, bool verbose, bool twins)
 {
 	struct pcap *p = pcap_path != NULL ? pcap_open(pcap_path) : NULL;
 	bool ok;
 
 	if (pcap_path != NULL && p == NULL)
 		fprintf(stderr, "sim: can't write %s\n", pcap_path);
-	ok = world_run(&world, seed, p, verbose);
+	ok = world_run(&world, seed, &(struct world_opts){ .pcap = p, .verbose = verbose, .twins = twins });
 	if (p != NULL)
 		pcap_close(p);
 	return ok;
@@ -29,18 +30,19 @@ static bool run(uint64_t seed, const char *pcap_path, bool verbose)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [--seeds A-B] [--seed N] [--pcap FILE] [--pcap-dir DIR] [-v]\n");
+	fprintf(stderr, "usage: sim [--seeds A-B] [--seed N] [--pcap FILE] [--pcap-dir DIR] [--twins] [-v]\n");
 	return 2;
 }
 
 int main(int argc, char **argv)
 {
 	static const struct option opts[] = { { "seeds", 1, NULL, 's' }, { "seed", 1, NULL, 'n' }, { "pcap", 1, NULL, 'p' },
-		{ "pcap-dir", 1, NULL, 'd' }, { "verbose", 0, NULL, 'v' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' }, { NULL, 0,
+		{ "pcap-dir", 1, NULL, 'd' }, { "twins", 0, NULL, 't' },
+		{ "verbose", 0, NULL, 'v' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' }, { NULL, 0,
 		    NULL, 0 } };
 	uint64_t from = 1, to = 200, failed = 0, frames = 0, octets = 0, sum = 0;
 	const char *pcap = NULL, *dir = NULL;
-	bool verbose = false;
+	bool verbose = false, twins = false;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "v", opts, NULL)) != -1) {
@@ -56,6 +58,7 @@ int main(int argc, char **argv)
 		case 'p': pcap = optarg; break;
 		case 'd': dir = optarg; break;
 		case 'v': verbose = true; break;
+		case 't': twins = true; break;
 		case 'h': usage(); return 0;
 		default: return usage();
 		}
@@ -65,7 +68,7 @@ int main(int argc, char **argv)
 	if (optind != argc || from > to || (pcap != NULL && from != to))
 		return usage();
 	for (uint64_t s = from; s <= to; s++) {
-		bool ok = run(s, pcap, verbose);
+		bool ok = run(s, pcap, verbose, twins);
 		for (int i = 0; i < 2; i++) {
 			frames += world.side[i].frames;
 			octets += world.side[i].app.read;
@@ -79,11 +82,13 @@ int main(int argc, char **argv)
 			char path[512], why[sizeof world.fail];
 			snprintf(path, sizeof path, "%s/sim-%lu.pcap", dir, (unsigned long)s);
 			memcpy(why, world.fail, sizeof why);
-			run(s, path, false);
+			run(s, path, false, twins);
 			if (strcmp(why, world.fail) != 0)
 				printf("seed %lu: not reproduced: %s\n", (unsigned long)s, world.fail);
 		}
 	}
+	if (twins)
+		printf("twins: %lu segments and %lu small messages by both ways\n", (unsigned long)twin_count.input, (unsigned long)twin_count.send);
 	printf("sim: %lu seeds, %lu failed, %lu frames, %lu octets delivered, digest %016lx\n", (unsigned long)(to - from + 1),
 	    (unsigned long)failed, (unsigned long)frames, (unsigned long)octets, (unsigned long)sum);
 	return failed != 0;

@@ -95,13 +95,18 @@ struct world {
 	struct link_state link[2]; /* [i]: from side i */
 	uint64_t dark_from[4], dark_to[4];
 	uint32_t n_dark;
-	bool keepalive, v6, verbose;
+	bool keepalive, v6, verbose, twins;
 	struct pcap *pcap;
 	char fail[256];
 };
 
+struct world_opts {
+	struct pcap *pcap;
+	bool verbose, twins; /* twins: compare the shortcuts with the full path, see twin.h */
+};
+
 /* Runs one seed; true = passed. On failure w->fail says why. */
-bool world_run(struct world *w, uint64_t seed, struct pcap *pcap, bool verbose);
+bool world_run(struct world *w, uint64_t seed, const struct world_opts *o);
 
 /* setup.c */
 void world_setup(struct world *w);

@@ -4,7 +4,7 @@
 set -u
 sim=${HV_BUILD:-build}/sim
 [ -x "$sim" ] || { echo "sim: $sim is not built"; exit 77; }
-n=3000
+n=2000
 [ "${HV_QUICK:-0}" = 1 ] && n=1000
 dir=${TMPDIR:-/tmp}
-exec "$sim" --seeds "${SIM_SEEDS:-1-$n}" --pcap-dir "$dir"
+exec "$sim" --twins --seeds "${SIM_SEEDS:-1-$n}" --pcap-dir "$dir"

@@ -2,6 +2,7 @@
  * world.c - event loop, the engine's part of receiving, timers, and the oracles about both.
  */
 #include "sim.h"
+#include "twin.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -168,6 +169,7 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	bool damaged = (b->rx_ns & 1) != 0;
 	struct hv_frame f;
 	struct hv_seg seg;
+	const char *differ;
 	unsigned acts;
 
 	if (!hv_frame_parse(b->base, b->len, &f) || !hv_frame_csum_ok(&f)) {
@@ -189,6 +191,8 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	}
 	seg.buf = b;
 	seg.ce = (f.tos & 3) == 3;
+	if (w->twins && (differ = twin_input(&s->h, &seg, w->now)) != NULL)
+		world_fail(w, "%u: %s", who, differ);
 	acts = hv_tcp_input(s->h.tcb, &s->h.env, &seg, w->now);
 	if ((acts & HV_TCP_KEPT) == 0)
 		host_put(&s->h, b);
@@ -385,18 +389,19 @@ static void finish(struct world *w)
 	}
 }
 
-bool world_run(struct world *w, uint64_t seed, struct pcap *pcap, bool verbose)
+bool world_run(struct world *w, uint64_t seed, const struct world_opts *o)
 {
 	memset(w, 0, sizeof *w);
 	w->seed = seed;
-	w->pcap = pcap;
-	w->verbose = verbose;
+	w->pcap = o->pcap;
+	w->verbose = o->verbose;
+	w->twins = o->twins;
 	prng_seed(&w->rng, seed);
 	world_setup(w);
 	loop(w);
 	if (w->fail[0] == 0)
 		finish(w);
-	else if (verbose)
+	else if (o->verbose)
 		dump(w);
 	world_teardown(w);
 	return w->fail[0] == 0;
