@@ -31,11 +31,21 @@ static void setup_links(struct world *w)
 		c->reorder = maybe(w, 400000, 100, 100000);
 		c->corrupt = maybe(w, 200000, 100, 20000);
 		c->thin = maybe(w, 200000, 10000, 700000);
+		if (w->ecn)
+			c->ce = maybe(w, 700000, 100, 100000);
 		if (lossy && prng_in(&w->rng, 0, 1) != 0) {
 			c->ge_bad = prng_log(&w->rng, 100, 20000);
 			c->ge_good = prng_in(&w->rng, 20000, 300000);
 			c->ge_loss = prng_in(&w->rng, 200000, 900000);
 		}
+	}
+	if (prng_in(&w->rng, 0, 7) == 0) { /* once or for good, in one direction or both, narrower than any segment or than none */
+		uint32_t which = prng_in(&w->rng, 1, 3);
+		for (uint32_t i = 0; i < 2; i++)
+			if ((which >> i & 1) != 0) {
+				w->link[i].c.mtu = prng_in(&w->rng, 0, 1) != 0 ? 1280 : prng_in(&w->rng, w->v6 ? 1280 : 576, 1500);
+				w->link[i].c.mtu_at = w->now + prng_log(&w->rng, 0, 3000000);
+			}
 	}
 	if (!clean && prng_in(&w->rng, 0, 3) == 0) {
 		w->n_dark = prng_in(&w->rng, 1, 4);
@@ -203,6 +213,7 @@ void world_setup(struct world *w)
 	w->progress_at = w->now;
 	w->v6 = prng_in(&w->rng, 0, 3) == 0;
 	w->keepalive = prng_in(&w->rng, 0, 9) == 0;
+	w->ecn = prng_in(&w->rng, 0, 3) == 0;
 	setup_links(w);
 	setup_tuples(w);
 	for (uint32_t i = 0; i < w->n_dark; i++) {
@@ -216,7 +227,8 @@ void world_setup(struct world *w)
 		s->mss = (uint16_t)(mss - (ts ? 12 : 0));
 		setup_app(w, s);
 		setup_host(w, s, i, mss + 80);
-		s->img.opts = (uint8_t)((ts ? HV_TCPO_TS : 0) | (sack ? HV_TCPO_SACK : 0) | (ws ? HV_TCPO_WS : 0));
+		s->img.opts = (uint8_t)((ts ? HV_TCPO_TS : 0) | (sack ? HV_TCPO_SACK : 0) | (ws ? HV_TCPO_WS : 0) |
+		    (w->ecn ? HV_TCPO_ECN : 0));
 	}
 	setup_half(w, 0, &from[0], &to[0]);
 	setup_half(w, 1, &from[1], &to[1]);

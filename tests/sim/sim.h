@@ -19,6 +19,9 @@ struct link_conf { /* one direction */
 	uint32_t queue, delay_us, jitter_us; /* octets, us, us */
 	uint32_t loss, dup, reorder, corrupt, thin; /* parts per million */
 	uint32_t ge_bad, ge_good, ge_loss;   /* Gilbert: good->bad, bad->good, loss while bad */
+	uint32_t ce;                         /* marks instead of loss, parts per million */
+	uint32_t mtu;                        /* octets of IP packet from mtu_at on; 0: never a limit */
+	uint64_t mtu_at;
 };
 
 struct link_state {
@@ -26,6 +29,7 @@ struct link_state {
 	uint64_t free_at; /* transmitter busy until */
 	uint64_t last_at; /* of the last frame */
 	bool bad;
+	uint32_t lost;    /* frames that never arrive, for whatever reason */
 };
 
 enum app_read { READ_EAGER, READ_PACED, READ_PAUSES };
@@ -73,9 +77,12 @@ struct side {
 	uint8_t *late;
 	uint32_t late_seq, late_len;
 	uint32_t dmg_seen;    /* damaged frames recognised */
+	bool refused;         /* octets that fitted the window were refused for want of memory: the next window may be 0 */
+	bool ece_may, ece_must; /* a CE mark arrived and no CWR since; _must: in a segment that counts for sure */
+	uint32_t icmp_mtu;    /* on its way, see EV_PMTU */
 };
 
-enum ev_type { EV_ARRIVE, EV_POLL, EV_TIMER, EV_WRITE, EV_READ, EV_SQ, EV_MOVE, EV_THAW, EV_LATE };
+enum ev_type { EV_ARRIVE, EV_POLL, EV_TIMER, EV_WRITE, EV_READ, EV_SQ, EV_MOVE, EV_THAW, EV_LATE, EV_PMTU };
 
 struct event {
 	uint64_t at, order;
@@ -95,7 +102,7 @@ struct world {
 	struct link_state link[2]; /* [i]: from side i */
 	uint64_t dark_from[4], dark_to[4];
 	uint32_t n_dark;
-	bool keepalive, v6, verbose, twins;
+	bool keepalive, v6, ecn, verbose, twins;
 	struct pcap *pcap;
 	char fail[256];
 };

@@ -68,8 +68,7 @@ static void judge_data(struct world *w, uint32_t who, const struct view *v)
 			    v->len);
 			return;
 		}
-	/* Beyond the edge that the peer has ever offered only a probe of one octet may go. */
-	if (before(peer->edge_max, v->seq + v->len) && v->len > 1)
+	if (before(peer->edge_max, v->seq + v->len))
 		world_fail(w, "%u: data up to %u exceeds the peer's window edge by %u", who, off + v->len,
 		    v->seq + v->len - peer->edge_max);
 }
@@ -89,14 +88,15 @@ static void judge_ack(struct world *w, uint32_t who, const struct view *v, bool 
 		world_fail(w, "%u: ACK goes back by %u", who, s->last_ack - v->ack);
 	s->last_ack = v->ack;
 	s->seen_ack = true;
-	/* Out of memory, a segment was refused: as in Linux the window may close at once, and opens again from there. */
-	if (before(edge, s->edge) && v->wnd != 0)
+	/* Out of memory, a segment was refused: as in Linux the window closes at once, and opens again from there. */
+	if (before(edge, s->edge) && !(v->wnd == 0 && s->refused))
 		world_fail(w, "%u: advertised edge shrinks by %u (window %u << %u)", who, s->edge - edge, v->wnd, s->ws);
 	s->edge = edge;
+	s->refused = false;
 	for (uint32_t i = 0; i < v->nsack; i++) {
 		bool dsack = i == 0 && !before(v->ack, v->sack[0][1]);
-		for (uint32_t j = 1; i == 0 && j < v->nsack; j++) /* RFC 2883: about octets inside a block that follows */
-			dsack |= !before(v->sack[0][0], v->sack[j][0]) && !before(v->sack[j][1], v->sack[0][1]);
+		if (i == 0 && v->nsack > 1) /* RFC 2883: about octets inside the block that follows */
+			dsack |= !before(v->sack[0][0], v->sack[1][0]) && !before(v->sack[1][1], v->sack[0][1]);
 		if (!before(v->sack[i][0], v->sack[i][1]) || before(peer->sent_max, v->sack[i][1]))
 			world_fail(w, "%u: SACK block %u is empty or was never sent", who, i);
 		else if (!dsack && !before(v->ack, v->sack[i][0]))
@@ -138,8 +138,12 @@ void wire_out(void *arg, const uint8_t *frame, uint32_t len)
 		trace(w, a, &v);
 	if (memcmp(t, &s->tuple.lport, 2) != 0 || memcmp(t + 2, &s->tuple.rport, 2) != 0)
 		world_fail(w, "%u: wrong ports", a->who);
-	if ((v.flags & (SEG_SYN | SEG_RST | SEG_FIN | SEG_URG)) != 0 || (v.flags & SEG_ACK) == 0)
+	if ((v.flags & (SEG_SYN | SEG_RST | SEG_FIN | SEG_URG)) != 0 || (v.flags & SEG_ACK) == 0 || ((v.flags & SEG_CWR) != 0 && v.len == 0))
 		world_fail(w, "%u: flags %#x", a->who, v.flags);
+	if (!a->kernel && ((s->ece_must && (v.flags & SEG_ECE) == 0) || (!s->ece_may && (v.flags & SEG_ECE) != 0)))
+		world_fail(w, "%u: ECE is %s", a->who, s->ece_must ? "missing" : "set without a mark");
+	if (!w->ecn && (v.flags & (SEG_ECE | SEG_CWR)) != 0)
+		world_fail(w, "%u: ECN was not negotiated", a->who);
 	if (v.ts != s->ts)
 		world_fail(w, "%u: timestamp option %s", a->who, v.ts ? "was not negotiated" : "missing");
 	if (v.ts && s->seen_ts && (int32_t)(v.tsval - s->last_tsval) < 0)

@@ -4,6 +4,8 @@
 #include "sim.h"
 #include "twin.h"
 
+#include "stack/tcb.h"
+
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,13 +127,19 @@ static void pump(struct world *w, uint32_t who)
 static void arm(struct world *w, uint32_t who)
 {
 	struct side *s = &w->side[who];
-	uint64_t d = hv_tcp_deadline(s->h.tcb);
+	const struct hv_tcb *t = s->h.tcb;
+	uint64_t d = hv_tcp_deadline(t);
 
-	if (d == UINT64_MAX) {
-		if (hv_tcp_outq(s->h.tcb) != 0 && !s->need_out)
-			world_fail(w, "%u: %u octets unacked or held back, but no deadline armed", who, hv_tcp_outq(s->h.tcb));
+	/* Each timer runs if and only if there is something to wait for. */
+	if (!s->need_out && (t->rtx_at != HV_NEVER) != (hv_tcp_outq(t) != 0))
+		world_fail(w, "%u: %u octets unacked or held back, but the retransmission timer is %s", who, hv_tcp_outq(t),
+		    t->rtx_at != HV_NEVER ? "running" : "off");
+	if (!s->need_out && (t->ack_at != HV_NEVER) != ((t->tf & TF_ACK_PEND) != 0))
+		world_fail(w, "%u: ACK owed and delayed-ACK timer disagree", who);
+	if ((t->ka_at != HV_NEVER) != ((t->tf & TF_KEEPALIVE) != 0))
+		world_fail(w, "%u: keepalive and its timer disagree", who);
+	if (d == UINT64_MAX)
 		return;
-	}
 	if (d < w->now)
 		d = w->now;
 	if (d < s->timer_at) {
@@ -163,6 +171,24 @@ void side_after(struct world *w, uint32_t who, unsigned acts)
 	arm(w, who);
 }
 
+/* What the wire will have to show of it, RFC 3168 6.1.3. */
+static void ecn_in(const struct world *w, struct side *s, const struct hv_seg *seg, unsigned acts)
+{
+	bool counts = (acts & HV_TCP_DROP) == 0;
+
+	if (!w->ecn)
+		return;
+	if ((seg->flags & SEG_CWR) != 0) {
+		s->ece_must = false;
+		if (counts)
+			s->ece_may = false;
+	}
+	if (seg->ce) {
+		s->ece_may = true;
+		s->ece_must |= counts;
+	}
+}
+
 static void input(struct world *w, uint32_t who, struct hv_buf *b)
 {
 	struct side *s = &w->side[who];
@@ -170,6 +196,7 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	struct hv_frame f;
 	struct hv_seg seg;
 	const char *differ;
+	uint32_t edge, nxt;
 	unsigned acts;
 
 	if (!hv_frame_parse(b->base, b->len, &f) || !hv_frame_csum_ok(&f)) {
@@ -193,7 +220,13 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	seg.ce = (f.tos & 3) == 3;
 	if (w->twins && (differ = twin_input(&s->h, &seg, w->now)) != NULL)
 		world_fail(w, "%u: %s", who, differ);
+	edge = s->h.tcb->rcv_edge;
+	nxt = s->h.tcb->rcv_nxt;
 	acts = hv_tcp_input(s->h.tcb, &s->h.env, &seg, w->now);
+	if ((acts & HV_TCP_DROP) != 0 && seg.len != 0 && s->h.tcb->rcv_nxt == nxt && hv_seq_le(seg.seq, nxt) &&
+	    hv_seq_gt(seg.seq + seg.len, nxt) && edge != nxt)
+		s->refused = true;
+	ecn_in(w, s, &seg, acts);
 	if ((acts & HV_TCP_KEPT) == 0)
 		host_put(&s->h, b);
 	else if ((acts & (HV_TCP_DROP | HV_TCP_DEMOTE)) != 0)
@@ -281,6 +314,18 @@ static void sq_done(struct world *w, uint32_t who)
 		side_after(w, who, 0);
 }
 
+static void path_mtu(struct world *w, uint32_t who)
+{
+	struct side *s = &w->side[who];
+	uint32_t mtu = s->icmp_mtu;
+
+	s->icmp_mtu = 0;
+	if (s->frozen)
+		s->img.pmtu = mtu;
+	else if (s->h.live)
+		side_after(w, who, hv_tcp_set_pmtu(s->h.tcb, mtu, w->now));
+}
+
 static void step(struct world *w, struct event *e)
 {
 	switch (e->type) {
@@ -292,6 +337,7 @@ static void step(struct world *w, struct event *e)
 	case EV_SQ: sq_done(w, e->who); break;
 	case EV_MOVE: move_freeze(w, e->who); break;
 	case EV_THAW: move_thaw(w, e->who); break;
+	case EV_PMTU: path_mtu(w, e->who); break;
 	case EV_LATE:
 		w->side[e->who].late_sched = false;
 		move_late(w, e->who);
