@@ -6,6 +6,7 @@ include tests/unit/capture.mk
 include tests/unit/stack.mk
 include tests/sim/sim.mk
 include tests/impair/impair.mk
+include tests/script/script.mk
 include tests/lab/local.mk
 include tests/unit/vf.mk
 include tests/unit/softvf.mk
@@ -17,5 +18,6 @@ EXTRA_DIST += tests/run tests/README.md tools/deps.sh .ci/run
 # can't be there at all: make would run all tests to "make" it.
 dist-hook:
 	cp -p $(srcdir)/check $(distdir)/check
-	for d in doc lab; do $(MKDIR_P) $(distdir)/tests/$$d && cp -p $(srcdir)/tests/$$d/*.sh $(distdir)/tests/$$d/ || exit 1; done
+	for d in doc lab script; do $(MKDIR_P) $(distdir)/tests/$$d && cp -p $(srcdir)/tests/$$d/*.sh $(distdir)/tests/$$d/ || exit 1; done
 	cp -p $(srcdir)/tests/lab/*.py $(distdir)/tests/lab/
+	$(MKDIR_P) $(distdir)/tests/script/tcp && cp -p $(srcdir)/tests/script/tcp/*.pkt $(distdir)/tests/script/tcp/
