@@ -51,10 +51,23 @@ unsigned hv_space_event(struct hv_tcb *t, bool was_writable)
 	return HV_TCP_WRITABLE;
 }
 
+/* Only retransmitted octets were acknowledged. Which transmission arrived, and so what the RTT is, only a timestamp tells (RFC 7323 4). Without
+ * one the RTO stays backed off until a segment that was sent once is acknowledged (Karn; RFC 6298 section 5): the path may just have
+ * become slower than the RTO, and would never be measured otherwise. */
+static bool ts_rtt(const struct hv_tcb *t, const struct hv_seg *seg, uint64_t now, uint32_t *us)
+{
+	uint32_t ms = hv_tsval(t, now) - seg->tsecr;
+
+	if ((t->tf & TF_TS) == 0 || !seg->has_ts || seg->tsecr == 0 || ms > HV_RTO_MAX / 1000)
+		return false;
+	*us = hv_max32(ms, 1) * 1000;
+	return true;
+}
+
 unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, uint64_t now)
 {
 	struct hv_ackinfo ai;
-	uint32_t ack = seg->ack, reo;
+	uint32_t ack = seg->ack, reo, rtt;
 	bool wnd_changed, was_writable = hv_tcp_writable(t);
 	unsigned act = 0;
 
@@ -88,7 +101,6 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 		hv_snd_acked(t, env, ai.acked);
 		t->snd_una = ack;
 		t->bytes_acked += ai.acked;
-		t->backoff = 0;
 		t->nrtx = 0;
 		if (hv_seq_lt(t->snd_edge, t->snd_una) && hv_seq_gt(seg->ack, t->snd_edge))
 			t->snd_edge = t->snd_una; /* the window was shrunk below what it had allowed */
@@ -115,6 +127,10 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 	if (ai.rtt_first != 0) {
 		hv_rtt_sample(t, ai.rtt_first, now);
 		hv_rtt_min(t, ai.rtt_last, now);
+		t->backoff = 0;
+	} else if (ai.acked != 0 && ts_rtt(t, seg, now, &rtt)) {
+		hv_rtt_sample(t, rtt, now);
+		t->backoff = 0;
 	}
 	if ((t->tf & TF_IMPORT) != 0 && hv_seq_ge(t->snd_nxt, t->import_end))
 		t->tf &= ~TF_IMPORT;
