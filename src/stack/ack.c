@@ -14,7 +14,8 @@ static bool update_window(struct hv_tcb *t, const struct hv_seg *seg, uint32_t p
 	    (seg->seq == t->snd_wl1 && (hv_seq_gt(seg->ack + wnd, t->snd_edge) || wnd == 0))) {
 		t->snd_edge = seg->ack + wnd;
 		t->snd_wl1 = seg->seq;
-		t->max_wnd = hv_max32(t->max_wnd, wnd);
+		if (wnd > t->max_wnd)
+			hv_max_wnd(t, wnd);
 	}
 	return t->snd_edge != old;
 }

@@ -228,7 +228,7 @@ static HV_INLINE unsigned predicted(
 		t->snd_edge = seg->ack + wnd;
 		t->snd_wl1 = seg->seq;
 		if (hv_unlikely(wnd > t->max_wnd))
-			t->max_wnd = wnd;
+			hv_max_wnd(t, wnd);
 	}
 	if (acked != 0) {
 		bool watch = !usual && hv_space_watch(t), was_writable = !watch || hv_tcp_writable(t);

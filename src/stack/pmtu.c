@@ -13,13 +13,24 @@ void hv_mss_update(struct hv_tcb *t)
 
 	if (t->pmtu > hdr)
 		m = hv_min32(m, t->pmtu - hdr);
-	if (t->user_mss != 0)
-		m = hv_min32(m, t->user_mss);
 	/* Tiny segments would make one octet cost more than it is worth (CVE-2019-11479); SACK blocks have to fit too. */
-	m = m > opt + HV_MSS_MIN ? m - opt : HV_MSS_MIN;
+	m = hv_max32(m, HV_MSS_MIN) - opt;
+	/* Two segments to a small window: with one, each would wait for the peer's delayed ACK (Linux's tcp_bound_to_half_wnd()). */
+	if (t->max_wnd != 0)
+		m = hv_max32(hv_min32(m, t->max_wnd > HV_MSS_DEFAULT ? t->max_wnd / 2 : t->max_wnd), HV_MSS_MIN - opt);
 	t->mss = (uint16_t)hv_min32(m, 65000);
 	if (t->cwnd != 0 && t->cwnd < t->mss)
 		t->cwnd = t->mss;
+}
+
+/* The peer has offered more than ever. */
+void hv_max_wnd(struct hv_tcb *t, uint32_t wnd)
+{
+	bool small = t->max_wnd < 2u * t->mss_clamp;
+
+	t->max_wnd = wnd;
+	if (small)
+		hv_mss_update(t);
 }
 
 unsigned hv_tcp_set_pmtu(struct hv_tcb *t, uint32_t pmtu, uint64_t now)

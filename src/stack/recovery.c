@@ -117,7 +117,8 @@ void hv_enter_loss(struct hv_tcb *t, uint64_t now)
 void hv_enter_cwr(struct hv_tcb *t, uint64_t now)
 {
 	(void)now;
-	if (t->ca >= HV_CA_RECOVERY || hv_seq_lt(t->snd_una, t->cwr_end))
+	/* The ACK that ends the window still tells of octets sent before the reduction. */
+	if (t->ca >= HV_CA_RECOVERY || hv_seq_le(t->snd_una, t->cwr_end))
 		return;
 	t->ssthresh = hv_cc_ssthresh(t);
 	t->cwnd = hv_min32(t->cwnd, t->ssthresh);

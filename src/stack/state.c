@@ -112,6 +112,7 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 	}
 	t->mss_clamp = img->mss_clamp != 0 ? img->mss_clamp : img->snd_mss + ((t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0);
 	t->pmtu = img->pmtu;
+	t->max_wnd = hv_max32(img->max_window, img->snd_wnd);
 	hv_mss_update(t);
 	t->rcv_mss = (uint16_t)hv_min32(536, t->mss);
 
@@ -158,7 +159,6 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 	t->snd_sml = t->recover = t->cwr_end = t->rack_round_end = img->snd_una;
 	t->snd_edge = img->snd_una + img->snd_wnd;
 	t->snd_wl1 = img->snd_wl1;
-	t->max_wnd = hv_max32(img->max_window, img->snd_wnd);
 	t->rec = t->embed;
 	t->rec_cap = HV_XREC_EMBED;
 	t->rack_mult = 1;
@@ -382,10 +382,6 @@ unsigned hv_tcp_setopt(struct hv_tcb *t, enum hv_tcp_opt opt, uint32_t val, uint
 		break;
 	case HV_TCP_SNDBUF:
 		t->sndbuf = hv_min32(hv_max32(val, 2048), 1u << 30);
-		break;
-	case HV_TCP_MAXSEG:
-		t->user_mss = val;
-		hv_mss_update(t);
 		break;
 	case HV_TCP_CONGESTION:
 		t->tf = val == HV_TCP_CC_RENO ? t->tf | TF_RENO : t->tf & ~TF_RENO;

@@ -40,7 +40,8 @@
 #define HV_MAX_QUICKACKS 16u
 #define HV_IW_SEGS 10u
 #define HV_DUPTHRESH 3u
-#define HV_MSS_MIN 48u
+#define HV_MSS_MIN 48u /* as tcp_min_snd_mss: 40 octets of options and 8 of text */
+#define HV_MSS_DEFAULT 536u
 #define HV_COPYBREAK 256u
 #define HV_OOO_MAX 1024u
 #define HV_CWND_MAX (1u << 30)
@@ -189,7 +190,7 @@ struct hv_tcb {
 	uint32_t ka_idle_s, ka_intvl_s, ka_cnt, ka_sent;
 	uint32_t user_timeout_ms;
 	uint32_t notsent_lowat, window_clamp;
-	uint32_t mss_clamp, pmtu, user_mss;
+	uint32_t mss_clamp, pmtu;
 	uint32_t pool_lim;       /* window that the ring's pool can bear */
 	uint32_t rto_init;       /* until there is an RTT */
 	uint64_t bytes_acked, bytes_rexmit;
@@ -424,5 +425,6 @@ void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t no
 
 /* state.c, pmtu.c */
 void hv_mss_update(struct hv_tcb *t);
+HV_COLD void hv_max_wnd(struct hv_tcb *t, uint32_t wnd);
 
 #endif

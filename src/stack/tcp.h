@@ -106,7 +106,7 @@ unsigned hv_tcp_ack_flush(struct hv_tcb *tcb, uint64_t now_us);
 
 /* Options, kernel meaning. */
 enum hv_tcp_opt { HV_TCP_NODELAY, HV_TCP_CORK, HV_TCP_QUICKACK, HV_TCP_KEEPALIVE, HV_TCP_KEEPIDLE, HV_TCP_KEEPINTVL, HV_TCP_KEEPCNT,
-	HV_TCP_USER_TIMEOUT, HV_TCP_NOTSENT_LOWAT, HV_TCP_WINDOW_CLAMP, HV_TCP_RCVBUF, HV_TCP_SNDBUF, HV_TCP_MAXSEG,
+	HV_TCP_USER_TIMEOUT, HV_TCP_NOTSENT_LOWAT, HV_TCP_WINDOW_CLAMP, HV_TCP_RCVBUF, HV_TCP_SNDBUF,
 	HV_TCP_CONGESTION /* HV_TCP_CC_*, the order of HVACCEL_CC */ };
 enum { HV_TCP_CC_CUBIC, HV_TCP_CC_RENO };
 unsigned hv_tcp_setopt(struct hv_tcb *tcb, enum hv_tcp_opt opt, uint32_t val, uint64_t now_us);

@@ -278,7 +278,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		case 6: move(&f, &in); break;
 		case 7: {
 			uint32_t o = take(&in, 1);
-			after(&f, hv_tcp_setopt(f.h.tcb, (enum hv_tcp_opt)(o % (HV_TCP_MAXSEG + 1)), take(&in, 3), f.now));
+			after(&f, hv_tcp_setopt(f.h.tcb, (enum hv_tcp_opt)(o % (HV_TCP_CONGESTION + 1)), take(&in, 3), f.now));
 			break;
 		}
 		default: segment(&f, &in); break;

@@ -138,7 +138,9 @@ static bool core_open(struct sc_target *t, const struct sc_open *o)
 	m.snd_wnd = m.max_window = o->wnd;
 	m.rcvbuf = o->rcvbuf != 0 ? 2 * o->rcvbuf : 131072;
 	m.sndbuf = o->sndbuf != 0 ? 2 * o->sndbuf : 4194304;
-	m.rcv_wnd = m.rcvbuf / 2 < 64240 ? m.rcvbuf / 2 : 64240;
+	m.rcv_wnd = m.rcvbuf / 2 / (own - (o->ts ? 12 : 0)) * (own - (o->ts ? 12 : 0)); /* as the kernel offers */
+	if (m.rcv_wnd > 65535)
+		m.rcv_wnd = 65535;
 	m.window_clamp = o->clamp;
 	if (o->clamp != 0 && m.rcv_wnd > o->clamp)
 		m.rcv_wnd = o->clamp;
@@ -163,8 +165,6 @@ static bool core_open(struct sc_target *t, const struct sc_open *o)
 		return bad(t, "import failed");
 	if (strcmp(o->cc, "reno") == 0)
 		hv_tcp_setopt(c->h.tcb, HV_TCP_CONGESTION, HV_TCP_CC_RENO, c->now);
-	if (o->maxseg != 0)
-		hv_tcp_setopt(c->h.tcb, HV_TCP_MAXSEG, o->maxseg, c->now);
 	after(t, 0);
 	return t->why[0] == 0;
 }
@@ -302,7 +302,7 @@ static int64_t core_setopt(struct sc_target *t, const char *name, uint32_t val)
 	static const struct { const char *name; enum hv_tcp_opt o; } known[] = { { "nodelay", HV_TCP_NODELAY }, { "cork", HV_TCP_CORK },
 		{ "quickack", HV_TCP_QUICKACK }, { "keepalive", HV_TCP_KEEPALIVE }, { "keepidle", HV_TCP_KEEPIDLE }, { "keepintvl", HV_TCP_KEEPINTVL },
 		{ "keepcnt", HV_TCP_KEEPCNT }, { "user_timeout", HV_TCP_USER_TIMEOUT }, { "notsent_lowat", HV_TCP_NOTSENT_LOWAT },
-		{ "window_clamp", HV_TCP_WINDOW_CLAMP }, { "rcvbuf", HV_TCP_RCVBUF }, { "sndbuf", HV_TCP_SNDBUF }, { "maxseg", HV_TCP_MAXSEG },
+		{ "window_clamp", HV_TCP_WINDOW_CLAMP }, { "rcvbuf", HV_TCP_RCVBUF }, { "sndbuf", HV_TCP_SNDBUF },
 		{ "congestion", HV_TCP_CONGESTION } };
 	struct core *c = of(t);
 
@@ -316,6 +316,8 @@ static int64_t core_setopt(struct sc_target *t, const char *name, uint32_t val)
 		after(t, hv_tcp_setopt(c->h.tcb, known[i].o, val, c->now));
 		return 0;
 	}
+	if (strcmp(name, "maxseg") == 0)
+		return 0; /* the kernel socket has it; the core has no such option */
 	bad(t, "no such option");
 	return -1;
 }
@@ -382,7 +384,7 @@ static bool core_pmtu(struct sc_target *t, uint32_t mtu)
 
 	if (!alive(t))
 		return false;
-	after(t, hv_tcp_set_pmtu(c->h.tcb, mtu, c->now));
+	after(t, hv_tcp_set_pmtu(c->h.tcb, mtu + (t->c.v6 ? 20 : 0), c->now));
 	return t->why[0] == 0;
 }
 

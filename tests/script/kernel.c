@@ -363,6 +363,7 @@ static bool kernel_pmtu(struct sc_target *t, uint32_t mtu)
 	uint32_t seq = htonl(t->c.iss + t->c.last_ack), s, n;
 	uint16_t port[2] = { htons(t->c.lport), htons(t->c.rport) };
 
+	mtu += t->c.v6 ? 20 : 0;
 	if (!t->c.v6) {
 		const uint8_t ip[12] = { 0x45, 0, 0, 56, 0, 0, 0, 0, 64, 1, 0, 0 }, quoted[12] = { 0x45, 0, 5, 220, 0, 1, 0x40, 0, 64, 6, 0, 0 };
 
@@ -473,6 +474,26 @@ static const struct sc_sysctl defaults[] = { { "tcp_no_metrics_save", "1" }, { "
 	{ "tcp_moderate_rcvbuf", "1" }, { "tcp_invalid_ratelimit", "500" }, { "tcp_retries2", "15" }, { "tcp_mtu_probing", "0" },
 	{ "tcp_fin_timeout", "60" }, { "tcp_shrink_window", "0" }, { "tcp_thin_linear_timeouts", "0" } };
 
+/* An IPv6 address is assigned in the background: wait for its local route, or the SYN finds nobody. */
+static bool v6_ready(struct sc_target *t)
+{
+	char line[256];
+
+	for (unsigned i = 0; i < 1000; i++) {
+		FILE *f = fopen("/proc/net/ipv6_route", "r");
+		bool found = false;
+
+		while (f != NULL && !found && fgets(line, sizeof line, f) != NULL)
+			found = strncmp(line, "20010db8000000000000000000000001 80 ", 36) == 0;
+		if (f != NULL)
+			fclose(f);
+		if (found)
+			return true;
+		usleep(2000);
+	}
+	return bad(t, "the IPv6 address does not appear");
+}
+
 static bool make_network(struct sc_target *t, const struct sc_script *s)
 {
 	struct kernel *k = of(t);
@@ -507,6 +528,8 @@ static bool make_network(struct sc_target *t, const struct sc_script *s)
 		fputs("addr add 2001:db8::1/64 dev tun0 nodad\n", ip);
 	if (pclose(ip) != 0)
 		return bad(t, "ip(8) failed");
+	if (t->c.v6 && !v6_ready(t))
+		return false;
 	k->pkt = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(ETH_P_ALL));
 	memset(&ll, 0, sizeof ll);
 	ll.sll_family = AF_PACKET;

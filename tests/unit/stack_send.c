@@ -140,7 +140,7 @@ static void receive_window(void **state)
 {
 	(void)state;
 	r.img.snd_wnd = 1500;
-	r.img.max_window = 1500;
+	r.img.max_window = 3000;
 	rig_start(&r);
 	rig_write(&r, 5000);
 	rig_data(&r, 0, 1000);
