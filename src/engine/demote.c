@@ -7,6 +7,7 @@
 #include "engine/internal.h"
 
 #define RETRY_US 10000u
+#define ORPHAN_US 120000000u /* about as long as the kernel keeps on with a connection that nobody holds any more */
 #define LATE_MAX (1u << 20)
 
 int hv_sock_fd(const struct hv_sock *s)
@@ -46,6 +47,27 @@ static void wake_waiters(struct hv_sock *s)
 		hv_wakefd_signal(w->wake);
 }
 
+/* The close that the program has long returned from, at last: FIN, unsent octets and TIME_WAIT are the kernel's. */
+static void orphan_end(struct hv_sock *s)
+{
+	struct hv_sock_priv *p = s->p;
+	struct linger l = { 0, 0 };
+	socklen_t len = sizeof l;
+	int fd = p->fds[0];
+
+	p->orphan_us = 0;
+	G.orphans--;
+	/* Nobody waits for it any more, and not here; but linger 0 stays what it is, a reset. */
+	if (hv_sys_getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff != 0 && l.l_linger != 0) {
+		l.l_onoff = 0;
+		hv_sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+	}
+	hv_sys_close(fd);
+	p->fds[0] = -1;
+	hv_park_forget(&p->park);
+	hv_sock_put(s);
+}
+
 static void finish(struct hv_sock *s, enum hv_why why, uint64_t t0)
 {
 	struct hv_sock_priv *p = s->p;
@@ -67,6 +89,8 @@ static void finish(struct hv_sock *s, enum hv_why why, uint64_t t0)
 	HV_ADD(demote_ns_sum, ns);
 	hv_stats_max(&S.demote_ns_max, ns);
 	hv_journal("demote", s, hv_why_text(why), ns);
+	if (HV_UNLIKELY(p->orphan_us != 0))
+		orphan_end(s);
 }
 
 static int demote_udp(struct hv_sock *s, enum hv_why why)
@@ -229,53 +253,81 @@ int hv_demote_locked(struct hv_sock *s, enum hv_why why, bool lost)
 	return s->type == SOCK_STREAM ? demote_tcp(s, why, lost) : demote_udp(s, why);
 }
 
-void hv_sock_abandon(struct hv_sock *s)
+void hv_sock_abandon_locked(struct hv_sock *s)
 {
 	struct hv_sock_priv *p = s->p;
 
+	if (!hv_sock_vf(s))
+		return;
+	p->pend = NULL;
+	p->pend_tail = &p->pend;
+	atomic_store(&s->tier, HV_TIER_MOVING);
+	if (p->flow != NULL && G.vf != NULL)
+		hv_vf_flow_del(G.vf, p->flow);
+	p->flow = NULL;
+	hv_demux_del(s);
+	hv_pend_to_kernel(s);
+	if (p->tcb != NULL) {
+		hv_tcp_release(p->tcb, &G.env);
+		hv_obj_free(p->tcb, hv_tcb_size());
+		p->tcb = NULL;
+		hv_unmap(p->aux, p->aux_len);
+		p->aux = NULL;
+		if (p->late != NULL)
+			hv_unmap(p->late, p->late_len);
+		p->late = NULL;
+	} else {
+		hv_udp_release(&p->udp, &G.env);
+	}
+	for (struct hv_epitem *it = p->items; it != NULL; it = it->s_next)
+		it->in_kernel = true; /* gone with the file: nothing to add again */
+	p->park.parked = false;
+	finish(s, HV_WHY_CLOSE, hv_now_ns());
+}
+
+void hv_sock_abandon(struct hv_sock *s)
+{
 	atomic_store(&s->pinned, true);
 	hv_lock(&G.lock);
-	if (hv_sock_vf(s)) {
-		p->pend = NULL;
-		p->pend_tail = &p->pend;
-		atomic_store(&s->tier, HV_TIER_MOVING);
-		if (p->flow != NULL && G.vf != NULL)
-			hv_vf_flow_del(G.vf, p->flow);
-		p->flow = NULL;
-		hv_demux_del(s);
-		hv_pend_to_kernel(s);
-		if (p->tcb != NULL) {
-			hv_tcp_release(p->tcb, &G.env);
-			hv_obj_free(p->tcb, hv_tcb_size());
-			p->tcb = NULL;
-			hv_unmap(p->aux, p->aux_len);
-			p->aux = NULL;
-		} else {
-			hv_udp_release(&p->udp, &G.env);
-		}
-		for (struct hv_epitem *it = p->items; it != NULL; it = it->s_next)
-			it->in_kernel = true; /* gone with the file: nothing to add again */
-		finish(s, HV_WHY_CLOSE, hv_now_ns());
-		p->park.parked = false;
-	}
+	hv_sock_abandon_locked(s);
 	hv_unlock(&G.lock);
 }
 
-void hv_demote_all_locked(enum hv_why why, bool lost)
+/* Lock held. The program closes its last descriptor of a connection that the kernel doesn't take back now (no route, no memory). Closing a parked socket would
+ * tell the peer nothing, ever. So it stays ours, under another number, and the timer goes on trying; the program's number is free at once. */
+static bool orphan(struct hv_sock *s, int fd)
+{
+	struct hv_sock_priv *p = s->p;
+	int d = hv_sys_fcntl(fd, 1030 /* F_DUPFD_CLOEXEC */, 700);
+
+	if (d < 0)
+		d = hv_sys_fcntl(fd, 1030, 64);
+	if (d < 0)
+		return false;
+	for (unsigned i = 1; i < HV_SOCK_FDS; i++)
+		p->fds[i] = -1;
+	p->fds[0] = d;
+	p->park.fd = d;
+	p->orphan_us = hv_now_us() + ORPHAN_US;
+	p->demote_pending = true;
+	p->pend_why = HV_WHY_CLOSE;
+	G.orphans++;
+	hv_sock_ref(s);
+	hv_timer_update(s, p->next_retry_us);
+	HV_COUNT(orphaned);
+	return true;
+}
+
+unsigned hv_demote_all_locked(enum hv_why why, bool lost)
 {
 	struct hv_sock *s = G.vf_socks, *next;
+	unsigned refused = 0;
 
 	for (; s != NULL; s = next) {
 		next = s->p->v_next;
-		hv_demote_locked(s, why, lost);
+		refused += hv_demote_locked(s, why, lost) != 0;
 	}
-}
-
-void hv_demote_all(enum hv_why why)
-{
-	hv_lock(&G.lock);
-	hv_demote_all_locked(why, false);
-	hv_unlock(&G.lock);
+	return refused;
 }
 
 static void sleep_ms(unsigned ms)
@@ -284,17 +336,17 @@ static void sleep_ms(unsigned ms)
 	hv_sys_ppoll(NULL, 0, &ts, NULL);
 }
 
-void hv_sock_demote(struct hv_sock *s, enum hv_why why)
+/* The kernel may refuse it (no route at that moment): then it is retried, up to `refusals` times here. */
+static bool demote(struct hv_sock *s, enum hv_why why, unsigned refusals)
 {
-	/* A refusal (no route at that moment) is retried for a bounded time; the timer goes on after that. */
-	for (unsigned i = 0; i < 200; i++) {
+	for (;;) {
 		uint32_t t = atomic_load(&s->tier);
 		if (t == HV_TIER_KERNEL)
-			return;
+			return true;
 		if (t == HV_TIER_MOVING) {
 			if (hv_kernel_enter(s)) { /* waits for the end of the move */
 				hv_kernel_leave(s, 0);
-				return;
+				return true;
 			}
 			continue;
 		}
@@ -302,9 +354,55 @@ void hv_sock_demote(struct hv_sock *s, enum hv_why why)
 		int r = hv_demote_locked(s, why, false);
 		hv_unlock(&G.lock);
 		if (r == 0)
+			return true;
+		if (refusals-- == 0)
+			return false;
+		sleep_ms(5);
+	}
+}
+
+void hv_sock_demote(struct hv_sock *s, enum hv_why why)
+{
+	demote(s, why, 200); /* the timer goes on after that */
+}
+
+/* What is still parked when the program ends (exit, exec) is gone without a word to its peer: worth a wait, but a bounded one. */
+void hv_demote_all(enum hv_why why)
+{
+	for (unsigned i = 0; i < 200; i++) {
+		hv_lock(&G.lock);
+		unsigned refused = hv_demote_all_locked(why, false);
+		hv_unlock(&G.lock);
+		if (refused == 0)
 			return;
 		sleep_ms(5);
 	}
+}
+
+void hv_sock_last_close(struct hv_sock *s, int fd)
+{
+	struct hv_sock_priv *p = s->p;
+	bool kept = false;
+
+	atomic_store(&s->pinned, true);
+	bool back = demote(s, HV_WHY_CLOSE, 0);
+	hv_lock(&G.lock);
+	while (p->items != NULL)
+		hv_epitem_drop(p->items);
+	if (!back && hv_sock_vf(s)) /* the timer may have been luckier meanwhile */
+		kept = orphan(s, fd);
+	bool here = !kept && hv_sock_vf(s);
+	hv_unlock(&G.lock);
+	if (kept)
+		return;
+	if (here) /* no descriptor left to keep it by */
+		demote(s, HV_WHY_CLOSE, 200);
+	hv_lock(&G.lock);
+	for (unsigned i = 0; i < HV_SOCK_FDS; i++)
+		p->fds[i] = -1;
+	hv_unlock(&G.lock);
+	if (s->type == SOCK_STREAM && p->park.moves != 0)
+		hv_park_forget(&p->park);
 }
 
 void hv_sock_pin(struct hv_sock *s, enum hv_why why)

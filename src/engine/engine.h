@@ -82,7 +82,8 @@ void hv_sock_ref(struct hv_sock *s);
 void hv_sock_put(struct hv_sock *s);
 /* One fd of several referring to s goes away (close of a dup): drop epoll memberships made through this fd. */
 void hv_sock_fd_closed(struct hv_sock *s, int fd);
-/* The last fd of this process is about to be closed: demotes (FIN, linger, unsent data are the kernel's). Call before the real close. */
+/* The last fd of this process is about to be closed: demotes (FIN, linger, unsent data are the kernel's). Call before the real close. Where the kernel refuses
+ * the connection at that moment, the library keeps it by a descriptor of its own, goes on trying and closes it then. */
 void hv_sock_last_close(struct hv_sock *s, int fd);
 /* Its kernel socket is gone already (closed behind our back): release what it holds on the VF, without a hand-off. */
 void hv_sock_abandon(struct hv_sock *s);

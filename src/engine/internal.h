@@ -108,6 +108,7 @@ struct hv_sock_priv {
 	bool demote_pending;                  /* the kernel refused it back for now; retried */
 	bool pend_lost;
 	enum hv_why pend_why;
+	uint64_t orphan_us;                   /* closed by the program, not taken back by the kernel yet: until then the library holds it by a descriptor of its own */
 	uint32_t events_before;               /* readiness just before a demotion */
 	struct hv_waiter *waiters;
 	struct hv_epitem *items;
@@ -151,7 +152,7 @@ struct hv_global {
 	struct hv_sock *hash[HV_HASH];
 	struct hv_sock *udp_wild;             /* unconnected UDP: few, list by h_next */
 	struct hv_sock *vf_socks;
-	uint32_t vf_count;
+	uint32_t vf_count, orphans;
 	struct hv_sock *blocked, **blocked_tail; /* want to send, SQ was full */
 	/* timers */
 	struct hv_sock **heap;
@@ -239,7 +240,8 @@ bool hv_promote_sock(struct hv_sock *s, int fd);
 void hv_pend_to_kernel(struct hv_sock *s);
 unsigned hv_late_collect(struct hv_sock *s, uint64_t now_us, bool *left, int *err);
 int hv_demote_locked(struct hv_sock *s, enum hv_why why, bool lost);
-void hv_demote_all_locked(enum hv_why why, bool lost);
+unsigned hv_demote_all_locked(enum hv_why why, bool lost); /* how many the kernel refused */
+void hv_sock_abandon_locked(struct hv_sock *s);
 void hv_tier_set(struct hv_sock *s, enum hv_tier t);
 int hv_sock_fd(const struct hv_sock *s);
 
@@ -282,7 +284,7 @@ void hv_exception_poll(void);
 
 /* stats.c */
 struct hv_stats {
-	_Atomic uint64_t promotes, promote_fails, demotes, demote_retries;
+	_Atomic uint64_t promotes, promote_fails, demotes, demote_retries, orphaned, orphans_lost;
 	_Atomic uint64_t demote_why[HV_WHY_MAX], stay_why[HV_WHY_MAX], move_why[32];
 	_Atomic uint64_t vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
 	_Atomic uint64_t udp_kernel_path, udp_resent, captured, injected_unknown, sleeps, spins_hit, ring_opens, ring_losses;

@@ -52,6 +52,22 @@ void hv_engine_fork_child(void)
 	memset(&G.env, 0, sizeof G.env);
 	memset(G.hash, 0, sizeof G.hash);
 	G.udp_wild = NULL;
+	/* What the kernel refused just before the fork is the parent's: here it is a socket that can do nothing, and the parent's hand-off frees it for both. */
+	for (struct hv_sock *s = G.vf_socks, *next; s != NULL; s = next) {
+		next = s->p->v_next;
+		if (s->p->orphan_us != 0) { /* or the peer would not see its end */
+			hv_sys_close(s->p->fds[0]);
+			continue;
+		}
+		for (struct hv_epitem *it = s->p->items; it != NULL; it = it->s_next) {
+			atomic_fetch_sub(&it->ep->vf_items, 1);
+			it->in_kernel = true; /* the set is the parent's as well */
+		}
+		atomic_store(&s->tier, HV_TIER_KERNEL);
+		atomic_store(&s->pinned, true);
+		s->p->tcb = NULL;
+	}
+	G.orphans = 0;
 	G.vf_socks = NULL;
 	G.vf_count = 0;
 	G.blocked = NULL;

@@ -56,9 +56,8 @@ static void drop_items(struct hv_sock *s, int fd)
 
 	for (; it != NULL; it = next) {
 		next = it->s_next;
-		if (fd >= 0 && it->fd != fd)
-			continue;
-		hv_epitem_drop(it);
+		if (it->fd == fd)
+			hv_epitem_drop(it);
 	}
 }
 
@@ -98,18 +97,4 @@ void hv_sock_fd_closed(struct hv_sock *s, int fd)
 		drop_items(s, fd);
 	}
 	hv_unlock(&G.lock);
-}
-
-void hv_sock_last_close(struct hv_sock *s, int fd)
-{
-	atomic_store(&s->pinned, true);
-	hv_sock_demote(s, HV_WHY_CLOSE);
-	hv_lock(&G.lock);
-	drop_items(s, -1);
-	for (unsigned i = 0; i < HV_SOCK_FDS; i++)
-		s->p->fds[i] = -1;
-	hv_unlock(&G.lock);
-	(void)fd;
-	if (s->type == SOCK_STREAM && s->p->park.moves != 0)
-		hv_park_forget(&s->p->park);
 }

@@ -158,6 +158,13 @@ void hv_timer_run(uint64_t now_us)
 		if (p->demote_pending) {
 			if (p->next_retry_us <= now_us && hv_demote_locked(s, p->pend_why, p->pend_lost) == 0)
 				continue;
+			if (p->orphan_us != 0 && p->orphan_us <= now_us) {
+				hv_log(HV_LOG_WARN, "a connection that the program has closed could not be given back to the kernel for two minutes (%s: error %d); dropped",
+				    p->park.step != NULL ? p->park.step : "?", -p->park.err);
+				HV_COUNT(orphans_lost);
+				hv_sock_abandon_locked(s);
+				continue;
+			}
 		} else {
 			if (p->settle_us != 0 && p->settle_us <= now_us) {
 				settle(s, now_us);
