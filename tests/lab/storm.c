@@ -197,6 +197,17 @@ static void back(struct conn *c)
 		die("SIOCATMARK", c);
 }
 
+/* The second end goes out alone, when everything before it is acknowledged. Otherwise its kernel may get the acknowledgement of the end before that of the last
+ * octets (another CPU sent it), forgets the connection, and answers the latter with a reset: two plain kernels do the same. */
+static bool quiet(struct conn *c)
+{
+	int left = 0;
+
+	if (ioctl(c->fd, SIOCOUTQ, &left) < 0)
+		die("SIOCOUTQ", c);
+	return left == 0;
+}
+
 static void finish(struct conn *c)
 {
 	if (shutdown(c->fd, SHUT_WR) < 0)
@@ -217,8 +228,8 @@ static void *writer(void *arg)
 			if (atomic_load(&c->shut))
 				continue;
 			if (serving ? atomic_load(&c->eof) : end) {
-				if (serving)
-					give(c, &rnd);
+				if (serving && !quiet(c))
+					continue;
 				finish(c);
 				shut++;
 				continue;
