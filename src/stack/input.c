@@ -67,7 +67,6 @@ static void ecn_in(struct hv_tcb *t, const struct hv_seg *seg)
 static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now)
 {
 	uint32_t end = seg->seq + seg->len + ((seg->flags & HV_FIN) != 0), ack_max;
-	bool acceptable;
 	unsigned act = 0;
 
 	t->segs_in++;
@@ -86,10 +85,8 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 		return drop(t);
 	}
 
-	/* First, the sequence number. As in Linux, a segment without text may also lie at the right edge (its sender has filled our window,
-	 * and its ACKs count all the same) or between Last.ACK.sent and RCV.NXT (overtaken on the way). */
-	acceptable = hv_seq_le(seg->seq, t->rcv_edge) && (hv_seq_gt(end, t->rcv_nxt) || (end == seg->seq && hv_seq_ge(end, t->last_ack)));
-	if (!acceptable) {
+	/* First, the sequence number. */
+	if (!hv_seq_acceptable(seg->seq, end, t->last_ack, t->rcv_nxt, t->rcv_edge)) {
 		t->cnt->bad_seq++;
 		if ((seg->flags & HV_RST) != 0)
 			return HV_TCP_DROP;

@@ -343,6 +343,7 @@ void hv_rcv_pull(struct hv_tcb *t, struct hv_env *env)
 		if (t->ooo_head == NULL)
 			t->ooo_tail = NULL;
 		t->ooo_n--;
+		dsack_set(t, b->seq, b->seq + hv_min32(dup, b->len)); /* what has just come covers it */
 		if (dup >= b->len) {
 			uncharge(t, env, b);
 			continue;
@@ -379,8 +380,8 @@ unsigned hv_rcv_data(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, u
 	unsigned act;
 
 	(void)now;
-	if (hv_seq_lt(s, t->rcv_nxt)) {
-		cut = hv_min32(t->rcv_nxt - s, len);
+	cut = hv_seq_before(s, len, t->rcv_nxt);
+	if (cut != 0) {
 		dsack_set(t, s, s + cut);
 		t->tf |= TF_ACK_NOW;
 		if (cut == len)
@@ -389,11 +390,12 @@ unsigned hv_rcv_data(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, u
 		data += cut;
 		len -= cut;
 	}
-	if (hv_seq_gt(s + len, t->rcv_edge)) {
+	cut = hv_seq_behind(s, len, t->rcv_edge);
+	if (cut != 0) {
 		t->tf |= TF_ACK_NOW;
-		if (hv_seq_ge(s, t->rcv_edge))
+		if (cut == len)
 			return HV_TCP_DROP;
-		len = t->rcv_edge - s;
+		len -= cut;
 	}
 	if (s != t->rcv_nxt) {
 		t->tf |= TF_ACK_NOW;
