@@ -38,6 +38,7 @@ packages() {
 	groff-base|checks the manual pages
 	openssh-client|preload test: ssh -V
 	spin|checks the model of the hand-off
+	valgrind|counts the instructions of the TCP core
 	redis-server|a real program to accelerate: event loop
 	redis-tools|its client and benchmark
 	nginx-light|a real program to accelerate: prefork web server

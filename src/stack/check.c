@@ -124,9 +124,10 @@ bool hv_tcb_check(const struct hv_tcb *t, const struct hv_env *env, const char *
 	CHECK(t->wnd_keep == hv_wnd_keep(t), "wnd_keep isn't what it would be computed to");
 	CHECK(t->rcv_edge - t->rcv_nxt <= 65535u << t->rcv_wscale, "more window than can be said");
 	CHECK((t->tf & (TF_TS | TF_TS_KNOWN)) == (TF_TS | TF_TS_KNOWN) || t->ts_recent == 0, "TS.Recent is unknown but not 0");
+	CHECK((t->srtt8 != 0 || t->min_rtt == 0) && t->min_rtt <= HV_RTO_MAX / 2, "min_rtt");
 	CHECK(t->snd_una != t->snd_end || t->rtx_kind == HV_RTX_OFF, "a timer for nothing");
-	CHECK(t->pred == HV_PRED_NEVER || (t->ca == HV_CA_OPEN && t->ooo_head == NULL && t->sacked_out == 0 && t->lost_out == 0 && t->nrsack == 0 && t->ndsack == 0),
-	    "pred");
+	CHECK(t->pred == HV_PRED_NEVER || (t->ca == HV_CA_OPEN && t->ooo_head == NULL && t->sacked_out == 0 && t->lost_out == 0), "pred");
+	CHECK(t->pred == HV_PRED_NEVER || (t->nrsack == 0 && t->ndsack == 0), "pred although there is something to report");
 	CHECK(t->snd_una == t->snd_nxt || t->rtx_at != HV_NEVER, "octets in flight and no timer");
 	CHECK((t->rtx_kind == HV_RTX_OFF) == (t->rtx_at == HV_NEVER), "rtx_kind and rtx_at disagree");
 	CHECK((t->tf & TF_ACK_PEND) == 0 || t->ack_at != HV_NEVER || (t->tf & TF_ACK_NOW) != 0, "an ACK is owed and no timer runs");

@@ -14,19 +14,24 @@ static HV_COLD void learn_rcv_mss(struct hv_tcb *t, uint32_t len)
 	t->wnd_keep = hv_wnd_keep(t);
 }
 
+/* Octets up to rcv_nxt have to be acknowledged: every second full segment at once (RFC 9293 3.8.6.3). */
+static HV_INLINE unsigned ack_owed(struct hv_tcb *t, uint32_t rcv_nxt, uint32_t tf, uint64_t now)
+{
+	if (rcv_nxt - t->last_ack > t->rcv_mss) {
+		t->tf = tf | TF_ACK_PEND | TF_ACK_NOW;
+		return HV_TCP_OUT;
+	}
+	t->tf = tf | TF_ACK_PEND;
+	if (t->ack_at == HV_NEVER)
+		t->ack_at = now + (t->quick != 0 && (tf & TF_PINGPONG) == 0 ? HV_QUICKACK_US : HV_DELACK);
+	return 0;
+}
+
 static inline unsigned ack_in_order(struct hv_tcb *t, uint32_t len, uint64_t now)
 {
 	if (hv_unlikely(len > t->rcv_mss))
 		learn_rcv_mss(t, len);
-	t->tf |= TF_ACK_PEND;
-	/* every second full segment (RFC 9293 3.8.6.3) */
-	if (t->rcv_nxt - t->last_ack > t->rcv_mss) {
-		t->tf |= TF_ACK_NOW;
-		return HV_TCP_OUT;
-	}
-	if (t->ack_at == HV_NEVER)
-		t->ack_at = now + (t->quick != 0 && (t->tf & TF_PINGPONG) == 0 ? HV_QUICKACK_US : HV_DELACK);
-	return 0;
+	return ack_owed(t, t->rcv_nxt, t->tf, now);
 }
 
 /* ACK as many as RFC 5961 lets us: one in half a second. */
@@ -166,126 +171,156 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 	return act;
 }
 
-/* The data and acknowledgment of a predicted segment. usual: what every condition in usual() comes to is known. */
-static HV_INLINE unsigned predicted(
-    struct hv_tcb *restrict t, struct hv_env *restrict env, struct hv_seg *restrict seg, uint64_t now, uint32_t acked, const bool usual)
+/* ---- prediction ----
+ * predicted() is what RFC 9293 3.10.7.4 comes to for such a segment. usual() and predicted_usual() are the same once more for what conversations
+ * consist of, with every condition decided first, so that what is left runs straight on. */
+static inline void ts_update(struct hv_tcb *t, const struct hv_seg *seg, uint64_t now)
 {
-	struct hv_tcp_counters *restrict cnt = t->cnt;
-	uint32_t len = seg->len, flight = t->snd_nxt - t->snd_una, wnd;
-	unsigned act = 0;
-
-	t->segs_in++;
-	cnt->segs_in++;
-	cnt->predicted++;
 	/* without timestamps both are 0 */
 	if (hv_unlikely(seg->tsval != t->ts_recent) && t->last_ack == t->rcv_nxt) {
 		t->ts_recent = seg->tsval;
 		t->ts_recent_at = now;
 	}
-	if (!usual && now - t->last_rx_us > hv_rto(t))
+}
+
+/* As update_window() in ack.c, and before the rest of the ACK: timers and WRITABLE depend on it. A retransmission may be older than the segment
+ * that the window is from. */
+static inline void window_update(struct hv_tcb *t, const struct hv_seg *seg, uint32_t acked)
+{
+	uint32_t wnd = seg->wnd << t->snd_wscale, edge = seg->ack + wnd;
+
+	if (hv_likely(acked != 0 || hv_seq_gt(seg->seq, t->snd_wl1)) ||
+	    (seg->seq == t->snd_wl1 && (hv_seq_gt(edge, t->snd_edge) || wnd == 0))) {
+		t->snd_edge = edge;
+		t->snd_wl1 = seg->seq;
+		if (hv_unlikely(wnd > t->max_wnd))
+			hv_max_wnd(t, wnd);
+	}
+}
+
+static __attribute__((noinline)) unsigned predicted(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now, uint32_t acked)
+{
+	uint32_t len = seg->len, flight = hv_flight(t);
+	unsigned act = 0;
+
+	t->segs_in++;
+	t->cnt->segs_in++;
+	t->cnt->predicted++;
+	ts_update(t, seg, now);
+	if (hv_unlikely(now - t->last_rx_us > HV_RTO_MIN) && now - t->last_rx_us > hv_rto(t))
 		t->quick = HV_MAX_QUICKACKS;
 	t->last_rx_us = now;
 
 	/* deliver first ... */
 	if (len != 0) {
-		if (usual) {
-			struct hv_buf *restrict b = seg->buf;
-
-			b->data = b->base + (seg->data - b->base);
-			b->len = len;
-			b->seq = t->rcv_nxt;
-			b->next = NULL;
-			t->rx_head = b;
-			t->rx_tail = b;
-			t->rx_charge += b->cap;
-			t->rcv_nxt += len;
-			t->bytes_in += len;
-			act = HV_TCP_KEPT;
-		} else {
-			act = hv_rcv_inorder(t, env, seg, seg->data, len);
-		}
-		if (usual || hv_likely((act & HV_TCP_DROP) == 0)) {
+		act = hv_rcv_inorder(t, env, seg, seg->data, len);
+		if (hv_likely((act & HV_TCP_DROP) == 0)) {
 			act |= HV_TCP_READABLE;
-			cnt->octets_in += len;
+			t->cnt->octets_in += len;
 			act |= ack_in_order(t, len, now);
 		}
 	}
 	/* ... then account */
-	if (!usual && (t->rec_n != 0 || (acked == 0 && (t->rtx_kind >= HV_RTX_PERSIST || (t->tf & (TF_NOSPACE | TF_LOWAT)) != 0)))) {
+	if (t->rec_n != 0 || (acked == 0 && (hv_unlikely(t->rtx_kind >= HV_RTX_PERSIST) || (t->tf & (TF_NOSPACE | TF_LOWAT)) != 0))) {
 		/* without a new ACK the window alone may matter: to a sender that waits for it, to a writer that waits for room */
 		act |= hv_ack(t, env, seg, now);
 		hv_refresh(t);
-		return act | (hv_may_send(t) ? HV_TCP_OUT : 0);
-	}
-	/* As update_window() in ack.c, and first: timers and WRITABLE depend on it. A retransmission may be older than the segment that the
-	 * window is from. */
-	wnd = seg->wnd << t->snd_wscale;
-	if (hv_likely(acked != 0 || hv_seq_gt(seg->seq, t->snd_wl1)) ||
-	    (seg->seq == t->snd_wl1 && (hv_seq_gt(seg->ack + wnd, t->snd_edge) || wnd == 0))) {
-		t->snd_edge = seg->ack + wnd;
-		t->snd_wl1 = seg->seq;
-		if (hv_unlikely(wnd > t->max_wnd))
-			hv_max_wnd(t, wnd);
-	}
-	if (acked != 0) {
-		bool watch = !usual && hv_space_watch(t), was_writable = !watch || hv_tcp_writable(t);
+	} else {
+		window_update(t, seg, acked);
+		if (acked != 0) {
+			bool watch = hv_space_watch(t), was_writable = !hv_unlikely(watch) || hv_tcp_writable(t);
 
-		if (usual) {
-			struct hv_chunk *restrict c = t->tx_head;
-
-			hv_rtt_smooth(t, (uint32_t)now - t->timed_us);
-			t->tx_head = NULL;
-			t->tx_tail = NULL;
-			c->off = 0;
-			c->end = 0;
-			c->next = env->free_tx;
-			env->free_tx = c;
-			env->n_free_tx++;
-		} else {
 			hv_rtt_sample(t, (uint32_t)now - t->timed_us, now);
+			t->snd_una += acked;
+			t->bytes_acked += acked;
 			hv_snd_acked(t, env, acked);
+			t->backoff = 0;
+			t->nrtx = 0;
+			if (hv_cwnd_limited(t, flight))
+				hv_cc_ack(t, acked, now);
+			if (hv_unlikely(watch))
+				act |= hv_space_event(t, was_writable);
+			if (hv_likely(t->snd_una == t->snd_end))
+				hv_set_rtx(t, HV_RTX_OFF, HV_NEVER);
+			else
+				hv_timer_rearm(t, now);
 		}
-		t->snd_una += acked;
+		t->fast_edge = hv_fast_edge(t);
+	}
+	if (hv_may_send(t))
+		act |= HV_TCP_OUT;
+	return act;
+}
+
+/* Nothing unread, nothing unsent, nothing special to do; one message in flight at most, which the segment acknowledges as a whole, if at all. */
+static HV_INLINE bool usual(const struct hv_tcb *t, const struct hv_seg *seg, uint64_t now, uint32_t len, uint32_t acked)
+{
+	const uint32_t special = TF_FAST_STOP | TF_ACK_NOW | TF_NOSPACE | TF_LOWAT | TF_CWND_LIM;
+
+	if (((t->tf & special) | t->rec_n) != 0 || now - t->last_rx_us > HV_RTO_MIN)
+		return false;
+	if (len != 0 && (t->rx_charge != 0 || seg->buf == NULL || len > t->rcv_mss))
+		return false;
+	if (acked != 0) {
+		const struct hv_chunk *c = t->tx_head;
+		uint32_t twice = 2 * (acked + t->mss); /* far from filling cwnd or the send buffer */
+
+		return c->end == acked && c->next == NULL && !c->on_wire && twice <= t->cwnd && twice <= t->sndbuf &&
+		       hv_rtt_usual(t, (uint32_t)now - t->timed_us, now);
+	}
+	return t->snd_end == t->snd_nxt;
+}
+
+static HV_INLINE unsigned predicted_usual(
+    struct hv_tcb *restrict t, struct hv_env *restrict env, const struct hv_seg *restrict seg, uint64_t now, uint32_t len, uint32_t acked)
+{
+	struct hv_tcp_counters *restrict cnt = t->cnt;
+	uint32_t rcv_nxt = t->rcv_nxt, una = t->snd_una, tf = t->tf;
+	unsigned act = 0;
+
+	t->segs_in++;
+	cnt->segs_in++;
+	cnt->predicted++;
+	ts_update(t, seg, now);
+	t->last_rx_us = now;
+	if (len != 0) {
+		struct hv_buf *restrict b = seg->buf;
+
+		b->data = b->base + (seg->data - b->base);
+		b->len = len;
+		b->seq = rcv_nxt;
+		b->next = NULL;
+		t->rx_head = b;
+		t->rx_charge = b->cap;
+		t->rx_tail = b;
+		rcv_nxt += len;
+		t->rcv_nxt = rcv_nxt;
+		t->bytes_in += len;
+		cnt->octets_in += len;
+		act = HV_TCP_KEPT | HV_TCP_READABLE | ack_owed(t, rcv_nxt, tf, now);
+	}
+	window_update(t, seg, acked);
+	if (acked != 0) {
+		struct hv_chunk *restrict c = t->tx_head;
+
+		hv_rtt_smooth(t, (uint32_t)now - t->timed_us);
+		t->tx_head = NULL;
+		c->off = 0;
+		c->end = 0;
+		c->next = env->free_tx;
+		t->tx_tail = NULL;
+		env->free_tx = c;
+		env->n_free_tx++;
+		una += acked;
+		t->snd_una = una;
 		t->bytes_acked += acked;
 		t->backoff = 0;
 		t->nrtx = 0;
-		if (!usual && hv_cwnd_limited(t, flight))
-			hv_cc_ack(t, acked, now);
-		if (watch)
-			act |= hv_space_event(t, was_writable);
-		if (usual || t->snd_una == t->snd_end)
-			hv_set_rtx(t, HV_RTX_OFF, HV_NEVER);
-		else
-			hv_timer_rearm(t, now);
+		hv_set_rtx(t, HV_RTX_OFF, HV_NEVER);
 	}
-	if (usual) {
-		t->fast_edge = t->snd_nxt;
-		if ((t->tf & TF_NODELAY) != 0 || !hv_seq_gt(t->snd_sml, t->snd_una))
-			t->fast_edge = hv_seq_min(t->snd_edge, t->snd_una + hv_min32(t->cwnd, t->sndbuf));
-		return act;
-	}
-	t->fast_edge = hv_fast_edge(t);
-	return act | (hv_may_send(t) ? HV_TCP_OUT : 0);
-}
-
-static __attribute__((noinline)) unsigned predicted_any(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now, uint32_t acked)
-{
-	return predicted(t, env, seg, now, acked, false);
-}
-
-/* Request and response, or a message now and then: nothing unread, nothing unsent, and at most one message in flight, which is acknowledged whole. */
-static HV_INLINE bool usual(const struct hv_tcb *t, const struct hv_env *env, const struct hv_seg *seg, uint64_t now, uint32_t acked)
-{
-	const struct hv_chunk *c = t->tx_head;
-
-	if (((t->tf & (TF_FAST_STOP | TF_ACK_NOW | TF_NOSPACE | TF_LOWAT | TF_CWND_LIM)) | t->rec_n) != 0 || now - t->last_rx_us > HV_RTO_MIN)
-		return false;
-	if (seg->len != 0 && (t->rx_tail != NULL || seg->buf == NULL || t->rx_charge > t->rcvbuf || env->n_free_rx == 0 || seg->len > t->rcv_mss))
-		return false;
-	if (acked == 0)
-		return t->snd_end == t->snd_nxt;
-	return c->end == acked && c->off == 0 && c->next == NULL && !c->on_wire && 2 * (acked + t->mss) <= t->cwnd && 2 * acked <= t->sndbuf &&
-	       hv_rtt_usual(t, (uint32_t)now - t->timed_us, now);
+	if (acked != 0 || (tf & TF_NODELAY) != 0 || !hv_seq_gt(t->snd_sml, una))
+		t->fast_edge = hv_seq_min(t->snd_edge, una + hv_min32(t->cwnd, t->sndbuf));
+	return act;
 }
 
 unsigned hv_tcp_input(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, uint64_t now)
@@ -293,12 +328,20 @@ unsigned hv_tcp_input(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, 
 	uint32_t word, acked = seg->ack - t->snd_una, len = seg->len;
 
 	memcpy(&word, &seg->flags, 4);
-	if (hv_unlikely((((word & PSH_MASK) ^ t->pred) | (seg->seq ^ t->rcv_nxt)) != 0 || acked > t->snd_nxt - t->snd_una ||
-			len > t->rcv_edge - t->rcv_nxt || hv_seq_lt(seg->tsval, t->ts_recent) || (acked | len) == 0))
+	if (hv_unlikely((((word & PSH_MASK) ^ t->pred) | (seg->seq ^ t->rcv_nxt)) != 0 || acked > hv_flight(t) || len > t->rcv_edge - t->rcv_nxt ||
+			hv_seq_lt(seg->tsval, t->ts_recent) || (acked | len) == 0))
 		return input_slow(t, env, seg, now);
-	if (hv_unlikely(!usual(t, env, seg, now, acked)))
-		return predicted_any(t, env, seg, now, acked);
-	return predicted(t, env, seg, now, acked, true);
+	if (acked == 0) {
+		if (hv_likely(usual(t, seg, now, len, 0)))
+			return predicted_usual(t, env, seg, now, len, 0);
+	} else if (len == 0) {
+		if (hv_likely(usual(t, seg, now, 0, acked)))
+			return predicted_usual(t, env, seg, now, 0, acked);
+	} else {
+		if (hv_likely(usual(t, seg, now, len, acked)))
+			return predicted_usual(t, env, seg, now, len, acked);
+	}
+	return predicted(t, env, seg, now, acked);
 }
 
 /* Octets that the kernel acknowledged after it was frozen. Nobody will send them again, so they go before whatever can be had again. */

@@ -55,13 +55,13 @@ static void put_sack(const struct hv_tcb *t, uint8_t *p, unsigned n)
 }
 
 /* ---- headers ---- */
-static HV_INLINE void build(const struct hv_tcb *restrict t, struct hv_tx *restrict tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t wnd,
-    unsigned nsack, uint64_t now, bool ts, bool v6)
+static HV_INLINE void build(const struct hv_tcb *restrict t, struct hv_tx *restrict tx, uint32_t lead, uint32_t seq, uint32_t len, unsigned flags,
+    uint32_t wnd, unsigned nsack, uint64_t now, bool ts, bool v6)
 {
-	const uint32_t sack_len = hv_unlikely(nsack != 0) ? 4 + 8 * nsack : 0, ts_len = ts ? HV_TS_OPT_LEN : 0,
-		       l4_len = HV_TCP_LEN + ts_len + sack_len, lead = t->tx_lead + sack_len;
-	uint8_t *ip = tx->hdr + t->l3_off, *l4 = ip + (v6 ? HV_IP6_LEN : HV_IP4_LEN);
+	const uint32_t sack_len = hv_unlikely(nsack != 0) ? 4 + 8 * nsack : 0, ts_len = ts ? HV_TS_OPT_LEN : 0, l4_len = HV_TCP_LEN + ts_len + sack_len;
+	uint8_t *ip = tx->hdr + (lead >> 16 & 255), *l4 = ip + (v6 ? HV_IP6_LEN : HV_IP4_LEN);
 
+	lead += sack_len;
 	memcpy(tx->hdr, t->hdr, 64); /* the two octets behind the template are overwritten below */
 	memcpy(tx, &lead, sizeof lead);
 	hv_put32(l4 + HV_TCP_SEQ, seq);
@@ -173,7 +173,8 @@ static void frame_out(
 {
 	uint32_t wnd = hv_unlikely((t->tf & TF_NOMEM) != 0) ? 0 : hv_rcv_advertise(t, &t->rcv_edge), segs = len <= mss ? 1 : (len + mss - 1) / mss;
 
-	build(t, tx, seq, len, flags | ((t->tf & TF_ECE) != 0 ? HV_ECE : 0), wnd, nsack, now, (t->tf & TF_TS) != 0, (t->tf & TF_V6) != 0);
+	flags |= (t->tf & TF_ECE) != 0 ? HV_ECE : 0;
+	build(t, tx, t->tx_lead, seq, len, flags, wnd, nsack, now, (t->tf & TF_TS) != 0, (t->tf & TF_V6) != 0);
 	tx->mss = (uint16_t)(len > mss ? mss : 0);
 	tx->inline_ok = false;
 	if (len == 0)
@@ -382,11 +383,12 @@ bool hv_tcp_output(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, uint6
 
 /* ---- the shortcut ----
  * The two functions below know the usual case, straight on; every other condition is left to their *_any() twins, which come to the same. */
-static HV_INLINE uint32_t fast_segment(struct hv_tcb *restrict t, const void *data, uint32_t len, struct hv_tx *restrict tx, uint64_t now, bool ts, bool v6)
+static HV_INLINE uint32_t fast_segment(
+    struct hv_tcb *restrict t, const void *data, uint32_t len, struct hv_tx *restrict tx, uint64_t now, uint32_t lead, bool ts, bool v6)
 {
 	uint32_t w = hv_rcv_advertise(t, &t->adv_edge); /* nothing is promised before the commit */
 
-	build(t, tx, t->snd_nxt, len, HV_ACK | HV_PSH, w, 0, now, ts, v6);
+	build(t, tx, lead, t->snd_nxt, len, HV_ACK | HV_PSH, w, 0, now, ts, v6);
 	tx->mss = 0;
 	tx->nsge = 1;
 	tx->inline_ok = true;
@@ -400,18 +402,21 @@ static __attribute__((noinline)) uint32_t send_any(
     struct hv_tcb *t, const struct hv_env *env, const void *data, uint32_t len, struct hv_tx *tx, uint64_t now)
 {
 	if (!(t->tx_tail != NULL && t->tx_tail->cap - t->tx_tail->end >= len) && (env->free_tx == NULL || env->free_tx->cap < len))
-		return 0;
-	return fast_segment(t, data, len, tx, now, (t->tf & TF_TS) != 0, (t->tf & TF_V6) != 0);
+		return 0; /* no room for it as one piece */
+	return fast_segment(t, data, len, tx, now, t->tx_lead, (t->tf & TF_TS) != 0, (t->tf & TF_V6) != 0);
 }
 
-uint32_t hv_tcp_send_fast(struct hv_tcb *restrict t, struct hv_env *restrict env, const void *data, uint32_t len, struct hv_tx *restrict tx, uint64_t now)
+uint32_t hv_tcp_send_fast(
+    struct hv_tcb *restrict t, struct hv_env *restrict env, const void *data, uint32_t len, struct hv_tx *restrict tx, uint64_t now)
 {
-	if (hv_unlikely(hv_seq_diff(t->fast_edge, t->snd_nxt) < (int32_t)len || len - 1 >= t->mss))
+	const uint32_t l4 = HV_ETH_LEN + HV_IP4_LEN, lead = HV_TX_LEAD(l4 + HV_TCP_LEN + HV_TS_OPT_LEN, HV_ETH_LEN, l4);
+
+	if (hv_unlikely(hv_seq_diff(t->fast_edge, t->snd_nxt) < (int32_t)len || len - 1 >= t->mss - 1u))
 		return 0;
-	if (hv_unlikely(t->tx_tail != NULL || env->free_tx == NULL || env->free_tx->cap < len || (t->tf & (TF_TS | TF_V6)) != TF_TS ||
+	if (hv_unlikely(t->tx_tail != NULL || env->free_tx == NULL || env->free_tx->cap < len || t->tx_lead != lead ||
 			t->rcv_edge - t->rcv_nxt <= t->wnd_keep))
 		return send_any(t, env, data, len, tx, now);
-	return fast_segment(t, data, len, tx, now, true, false);
+	return fast_segment(t, data, len, tx, now, lead, true, false);
 }
 
 static __attribute__((noinline)) void commit_any(struct hv_tcb *t, struct hv_env *env, const void *data, uint32_t len, uint64_t now)
@@ -446,29 +451,44 @@ static __attribute__((noinline)) void commit_any(struct hv_tcb *t, struct hv_env
 /* The usual case is commit_any() and what it calls with every condition decided: nothing was queued, so nothing is in flight and no timer runs. */
 void hv_tcp_send_commit(struct hv_tcb *restrict t, struct hv_env *restrict env, const void *data, uint32_t len, uint64_t now)
 {
-	struct hv_chunk *restrict c = env->free_tx;
-	uint32_t pto = hv_pto_single(t);
+	struct hv_tcp_counters *restrict cnt;
+	struct hv_chunk *restrict c;
+	uint32_t pto, tf = t->tf;
 
-	if (hv_unlikely(t->tx_tail != NULL || now - t->last_tx_us > HV_RTO_MIN || (t->tf & (TF_SACK | TF_TLP_OUT | TF_PUSH)) != TF_SACK || t->srtt8 == 0 ||
-			pto > HV_RTO_MIN || len >= t->mss)) {
+	if (hv_unlikely(t->tx_tail != NULL || (tf & TF_SACK) == 0 || now - t->last_tx_us > HV_RTO_MIN || t->quick != 0 || t->srtt8 == 0)) {
 		commit_any(t, env, data, len, now);
 		return;
 	}
+	pto = hv_pto_single(t);
+	if (hv_unlikely(pto > HV_RTO_MIN)) { /* else no RTO is shorter */
+		commit_any(t, env, data, len, now);
+		return;
+	}
+	hv_set_rtx(t, HV_RTX_TLP, now + pto);
+	c = env->free_tx;
+	t->tx_head = c;
 	env->free_tx = c->next;
 	env->n_free_tx--;
 	c->next = NULL;
 	c->end = len;
-	t->tx_head = c;
 	t->tx_tail = c;
-	t->snd_sml = t->snd_end = t->snd_nxt += len;
+	t->snd_nxt += len;
 	t->last_tx_us = now;
 	t->timed_us = (uint32_t)now;
-	hv_set_rtx(t, HV_RTX_TLP, now + pto); /* no RTO is shorter */
-	if (hv_unlikely((t->tf & TF_NODELAY) == 0))
+	t->snd_end = t->snd_nxt;
+	t->snd_sml = t->snd_nxt;
+	if ((tf & TF_NODELAY) == 0)
 		t->fast_edge = t->snd_nxt;
 	t->rcv_edge = t->adv_edge;
-	ack_sent(t, true);
-	count_out(t, 1, len);
+	/* as ack_sent() and count_out() */
+	tf |= (tf & TF_ACK_PEND) != 0 ? TF_PINGPONG : 0;
+	t->tf = tf & ~(TF_ACK_PEND | TF_ACK_NOW | TF_PUSH);
+	t->last_ack = t->rcv_nxt;
+	t->ack_at = HV_NEVER;
+	t->segs_out++;
+	cnt = t->cnt;
+	cnt->segs_out++;
+	cnt->octets_out += len;
 	memcpy(c->base, data, len); /* last: no register has to survive it */
 }
 

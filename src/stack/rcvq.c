@@ -465,13 +465,19 @@ static uint32_t read_peek(const struct hv_tcb *t, uint8_t *dst, uint32_t n)
 	return got;
 }
 
-uint32_t hv_tcp_read(struct hv_tcb *t, struct hv_env *env, void *dst, uint32_t len, bool peek, unsigned *act, uint64_t now)
+static inline void read_ack_due(struct hv_tcb *t, unsigned *act)
+{
+	if ((t->tf & TF_ACK_PEND) != 0 && t->rcv_nxt - t->last_ack > t->rcv_mss) {
+		t->tf |= TF_ACK_NOW;
+		*act |= HV_TCP_OUT;
+	}
+}
+
+static __attribute__((noinline)) uint32_t read_any(struct hv_tcb *t, struct hv_env *env, uint8_t *d, uint32_t len, bool peek, unsigned *act)
 {
 	uint32_t n = hv_min32(len, t->rcv_nxt - t->rcv_copied), left = n, k, cur, can;
-	uint8_t *d = dst;
 	struct hv_buf *b;
 
-	(void)now;
 	if (peek)
 		return read_peek(t, d, n);
 	if (n == 0)
@@ -511,7 +517,7 @@ uint32_t hv_tcp_read(struct hv_tcb *t, struct hv_env *env, void *dst, uint32_t l
 	t->rcv_copied += n;
 	/* A window update is due when what may be advertised is at least twice what the peer has left, and that is little
 	 * (the kernel's rule in tcp_cleanup_rbuf()). */
-	cur = hv_seq_gt(t->rcv_edge, t->rcv_nxt) ? t->rcv_edge - t->rcv_nxt : 0;
+	cur = t->rcv_edge - t->rcv_nxt;
 	if (2 * cur <= t->rwnd_lim) {
 		can = hv_rcv_window(t) - t->rcv_nxt;
 		if (can >= 2 * cur && can != cur) {
@@ -519,10 +525,28 @@ uint32_t hv_tcp_read(struct hv_tcb *t, struct hv_env *env, void *dst, uint32_t l
 			*act |= HV_TCP_OUT;
 		}
 	}
-	if ((t->tf & TF_ACK_PEND) != 0 && t->rcv_nxt - t->last_ack > t->rcv_mss) {
-		t->tf |= TF_ACK_NOW;
-		*act |= HV_TCP_OUT;
-	}
+	read_ack_due(t, act);
+	return n;
+}
+
+uint32_t hv_tcp_read(struct hv_tcb *restrict t, struct hv_env *restrict env, void *dst, uint32_t len, bool peek, unsigned *restrict act, uint64_t now)
+{
+	struct hv_buf *restrict b = t->rx_head;
+	uint32_t n = t->rcv_nxt - t->rcv_copied;
+
+	(void)now;
+	/* Usually one message in one buffer is all there is, all of it is wanted, and the peer has window enough. */
+	if (hv_unlikely(peek || b == NULL || b->len != n || n > len || dst == NULL || 2 * (t->rcv_edge - t->rcv_nxt) <= t->rwnd_lim))
+		return read_any(t, env, dst, len, peek, act);
+	t->rx_head = NULL;
+	t->rx_charge -= b->cap;
+	t->rx_tail = NULL;
+	b->next = env->free_rx;
+	env->free_rx = b;
+	env->n_free_rx++;
+	t->rcv_copied = t->rcv_nxt;
+	read_ack_due(t, act);
+	memcpy(dst, b->data, n); /* b can't be reused before this returns; last, so that few registers have to survive it */
 	return n;
 }
 

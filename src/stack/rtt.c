@@ -9,8 +9,7 @@
 /* Minimum of the current and the previous half window, so that a route change is noticed. */
 void hv_rtt_min(struct hv_tcb *t, uint32_t us, uint64_t now)
 {
-	if (us == 0)
-		us = 1;
+	us = hv_min32(hv_max32(us, 1), HV_RTO_MAX / 2);
 	if (now - t->min_rtt_at > HV_MIN_RTT_WINDOW_US / 2) {
 		t->min_rtt_prev = t->min_rtt;
 		t->min_rtt = us;

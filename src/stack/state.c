@@ -14,7 +14,7 @@ size_t hv_tcb_size(void)
 static void make_template(struct hv_tcb *t, const uint8_t *l2, uint32_t l2_len)
 {
 	uint8_t *ip = t->hdr + l2_len, *ports;
-	struct hv_tx lead;
+	uint32_t l4_off;
 
 	memset(t->hdr, 0, sizeof t->hdr);
 	memcpy(t->hdr, l2, l2_len);
@@ -44,10 +44,8 @@ static void make_template(struct hv_tcb *t, const uint8_t *l2, uint32_t l2_len)
 	memcpy(ports, &t->tuple.lport, 2);
 	memcpy(ports + 2, &t->tuple.rport, 2);
 	t->hdr_len = (uint8_t)(ports + 4 - t->hdr);
-	lead.l3_off = t->l3_off;
-	lead.l4_off = (uint8_t)(t->hdr_len - 4);
-	lead.hdr_len = (uint16_t)(lead.l4_off + HV_TCP_LEN + ((t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0));
-	memcpy(&t->tx_lead, &lead, sizeof t->tx_lead);
+	l4_off = t->hdr_len - 4u;
+	t->tx_lead = HV_TX_LEAD(l4_off + HV_TCP_LEN + ((t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0), t->l3_off, l4_off);
 }
 
 /* What an empty receive queue may advertise: never more than the kernel could hold after a demotion, and not more than a quarter of the
@@ -168,7 +166,7 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 		t->srtt8 = hv_min32(img->srtt_us, HV_RTO_MAX) << 3;
 		t->rttvar4 = hv_min32(img->rttvar_us, HV_RTO_MAX) << 2;
 	}
-	t->min_rtt = img->min_rtt_us != UINT32_MAX ? img->min_rtt_us : 0; /* ~0: the kernel has none yet */
+	t->min_rtt = t->srtt8 != 0 && img->min_rtt_us != UINT32_MAX ? hv_min32(img->min_rtt_us, HV_RTO_MAX / 2) : 0; /* ~0: the kernel has none yet */
 	t->min_rtt_at = now;
 	t->rto_init = img->rto_us >= HV_RTO_MIN && img->rto_us <= HV_RTO_MAX ? img->rto_us : HV_RTO_INIT;
 	t->ssthresh = img->snd_ssthresh != 0 ? segs_to_octets(img->snd_ssthresh, t->mss, HV_SSTHRESH_INF) : HV_SSTHRESH_INF;

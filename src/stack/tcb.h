@@ -91,7 +91,8 @@ enum {
 	TF_NOMEM = 1u << 30,     /* in-order octets were refused: the next ACK says window 0, as the kernel's does */
 	TF_LOWAT = 1u << 31,     /* TCP_NOTSENT_LOWAT is set */
 	TF_UNDO_RX = 1u << 29,   /* something was retransmitted since undo_* were saved; undo_tsval is valid */
-	TF_FAST_STOP = TF_CORK | TF_MORE | TF_DEAD | TF_PROBE | TF_TLP | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT | TF_NOMEM, /* see hv_fast_edge() */
+	/* see hv_fast_edge() */
+	TF_FAST_STOP = TF_CORK | TF_MORE | TF_DEAD | TF_PROBE | TF_TLP | TF_TLP_OUT | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT | TF_NOMEM,
 };
 
 /* Record states */
@@ -144,9 +145,10 @@ struct hv_tcb {
 	uint64_t last_rx_us, last_tx_us;
 	uint64_t bytes_in;
 	uint32_t wnd_keep;   /* while the peer has more window than this left, the right edge stays: see hv_rcv_window() */
-	uint32_t tx_lead;    /* the first word of struct hv_tx for a segment without SACK blocks: the header's lengths */
+	uint32_t tx_lead;    /* the first word of struct hv_tx for a segment without SACK blocks, HV_TX_LEAD() */
 	struct hv_tcp_counters *cnt;
-	uint32_t ts_off, rttvar4, snd_sml, sndbuf, max_wnd, min_rtt;
+	uint32_t ts_off, rttvar4, snd_sml, sndbuf, max_wnd;
+	uint32_t min_rtt;    /* 0: none yet, as always before the first sample; at most HV_RTO_MAX / 2 */
 	/* line 4 */
 	uint32_t segs_in, segs_out;
 	uint32_t ssthresh;
@@ -210,7 +212,8 @@ _Static_assert(offsetof(struct hv_seg, has_ts) == offsetof(struct hv_seg, flags)
 		   offsetof(struct hv_seg, ce) == offsetof(struct hv_seg, flags) + 2 &&
 		   offsetof(struct hv_seg, nsack) == offsetof(struct hv_seg, flags) + 3,
     "prediction compares the four as one word");
-_Static_assert(offsetof(struct hv_tx, hdr_len) == 0 && offsetof(struct hv_tx, l3_off) == 2 && offsetof(struct hv_tx, l4_off) == 3, "tx_lead");
+#define HV_TX_LEAD(hdr_len, l3_off, l4_off) ((uint32_t)(hdr_len) | (uint32_t)(l3_off) << 16 | (uint32_t)(l4_off) << 24)
+_Static_assert(offsetof(struct hv_tx, hdr_len) == 0 && offsetof(struct hv_tx, l3_off) == 2 && offsetof(struct hv_tx, l4_off) == 3, "HV_TX_LEAD");
 
 /* ---- small shared pieces ---- */
 static inline uint32_t hv_flight(const struct hv_tcb *t)
@@ -248,7 +251,7 @@ void hv_rtt_min(struct hv_tcb *t, uint32_t us, uint64_t now);
 /* Nothing but RFC 6298 2.3 is to be done with this sample. */
 static inline bool hv_rtt_usual(const struct hv_tcb *t, uint32_t us, uint64_t now)
 {
-	return t->srtt8 != 0 && us - 1 < HV_RTO_MAX && us - 1 >= t->min_rtt - 1 && now - t->min_rtt_at <= HV_MIN_RTT_WINDOW_US / 2;
+	return t->min_rtt != 0 && us - t->min_rtt < HV_RTO_MAX / 2 && now - t->min_rtt_at <= HV_MIN_RTT_WINDOW_US / 2;
 }
 static inline void hv_rtt_smooth(struct hv_tcb *t, uint32_t us)
 {
@@ -381,7 +384,9 @@ void hv_timer_sent(struct hv_tcb *t, uint64_t now);  /* after new data or a retr
  * needless, instead of adding the worst case of 200 ms: then the probe would never come before the RTO. */
 static inline uint32_t hv_pto_single(const struct hv_tcb *t)
 {
-	return hv_max32(t->srtt8 >> 2, (t->srtt8 >> 3) + t->rttvar4) + t->peer_delack_us;
+	uint32_t srtt = t->srtt8 >> 3;
+
+	return srtt + hv_max32(srtt, t->rttvar4) + t->peer_delack_us;
 }
 
 /* output.c */

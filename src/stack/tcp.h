@@ -78,7 +78,7 @@ unsigned hv_tcp_input(struct hv_tcb *tcb, struct hv_env *env, struct hv_seg *seg
  * sure that the SQ has room. References env->sq_next. */
 bool hv_tcp_output(struct hv_tcb *tcb, struct hv_env *env, struct hv_tx *tx, uint64_t now_us);
 
-/* Small-message shortcut: when `len` octets may go out at once as one segment, fills *tx whose sge points at `data` itself (inline_ok),
+/* Small-message shortcut: when `len` octets, less than a full segment, may go out at once, fills *tx whose sge points at `data` itself (inline_ok),
  * returns len; the caller posts, rings the doorbell, then calls hv_tcp_send_commit() which copies the octets into the retransmit
  * queue. 0: take hv_tcp_write()+hv_tcp_output(). Nothing has changed in the TCB before the commit. */
 uint32_t hv_tcp_send_fast(struct hv_tcb *tcb, struct hv_env *env, const void *data, uint32_t len, struct hv_tx *tx, uint64_t now_us);
