@@ -52,6 +52,13 @@ static void too_big(struct world *w, uint32_t from, uint32_t mtu)
 	world_push(w, w->now + w->link[from].c.delay_us, EV_PMTU, from);
 }
 
+static void lost(struct world *w, uint32_t from, const uint8_t *frame, uint32_t len)
+{
+	w->link[from].lost++;
+	if (w->stall.on)
+		bulk_lost(w, from, frame, len);
+}
+
 static void deliver(struct world *w, uint32_t from, const uint8_t *frame, uint32_t len, uint64_t at)
 {
 	struct link_state *l = &w->link[from];
@@ -84,7 +91,7 @@ void link_send(struct world *w, uint32_t from, const uint8_t *frame, uint32_t le
 	if (w->pcap != NULL)
 		pcap_write(w->pcap, w->now, frame, len);
 	if (backlog * l->c.rate_bps / 8000000u > l->c.queue) {
-		l->lost++;
+		lost(w, from, frame, len);
 		return; /* queue full */
 	}
 	l->free_at = start + (uint64_t)(len + 24) * 8000000u / l->c.rate_bps;
@@ -97,11 +104,11 @@ void link_send(struct world *w, uint32_t from, const uint8_t *frame, uint32_t le
 		l->bad = !l->bad;
 	if (dark(w, w->now) || prng_ppm(&w->rng, l->c.loss) || (l->bad && prng_ppm(&w->rng, l->c.ge_loss)) ||
 	    (dense && l->c.thin != 0 && pure_ack(w, frame, len) && prng_ppm(&w->rng, l->c.thin))) {
-		l->lost++;
+		lost(w, from, frame, len);
 		return;
 	}
 	if (l->c.mtu != 0 && w->now >= l->c.mtu_at && len - (frame[12] == 0x81 ? 18u : 14u) > l->c.mtu) {
-		l->lost++;
+		lost(w, from, frame, len);
 		too_big(w, from, l->c.mtu);
 		return;
 	}

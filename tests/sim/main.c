@@ -1,5 +1,5 @@
 /*
- * main.c - sim [--seeds A-B] [--seed N [--pcap FILE] [-v]] [--pcap-dir DIR] [--twins]
+ * main.c - sim [--seeds A-B] [--seed N [--pcap FILE] [-v]] [--pcap-dir DIR] [--twins] | --matrix | --fairness
  *
  * Runs the seeds, prints a line for each that fails and a last line with the count. A failing seed is run once more to write its
  * capture. The same seed always does the same.
@@ -30,14 +30,14 @@ static bool run(uint64_t seed, const char *pcap_path, bool verbose, bool twins)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [--seeds A-B] [--seed N] [--pcap FILE] [--pcap-dir DIR] [--twins] [-v]\n");
+	fprintf(stderr, "usage: sim [--seeds A-B] [--seed N] [--pcap FILE] [--pcap-dir DIR] [--twins] [-v] | --matrix | --fairness\n");
 	return 2;
 }
 
 int main(int argc, char **argv)
 {
 	static const struct option opts[] = { { "seeds", 1, NULL, 's' }, { "seed", 1, NULL, 'n' }, { "pcap", 1, NULL, 'p' },
-		{ "pcap-dir", 1, NULL, 'd' }, { "twins", 0, NULL, 't' },
+		{ "pcap-dir", 1, NULL, 'd' }, { "twins", 0, NULL, 't' }, { "matrix", 0, NULL, 'm' }, { "fairness", 0, NULL, 'f' },
 		{ "verbose", 0, NULL, 'v' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' }, { NULL, 0,
 		    NULL, 0 } };
 	uint64_t from = 1, to = 200, failed = 0, frames = 0, octets = 0, sum = 0;
@@ -59,6 +59,8 @@ int main(int argc, char **argv)
 		case 'd': dir = optarg; break;
 		case 'v': verbose = true; break;
 		case 't': twins = true; break;
+		case 'm': return bulk_matrix(stdout) ? 0 : 1;
+		case 'f': return bulk_fairness(stdout) ? 0 : 1;
 		case 'h': usage(); return 0;
 		default: return usage();
 		}

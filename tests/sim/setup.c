@@ -101,7 +101,7 @@ static void setup_host(struct world *w, struct side *s, uint32_t who, uint32_t f
 	}
 }
 
-static void setup_tuples(struct world *w)
+void setup_tuples(struct world *w)
 {
 	struct hv_tuple *a = &w->side[0].tuple, *b = &w->side[1].tuple;
 
@@ -204,6 +204,26 @@ static void setup_rest(struct world *w, uint32_t i)
 	m->notsent_lowat = 0xffffffffu;
 }
 
+void setup_start(struct world *w)
+{
+	for (uint32_t i = 0; i < 2 && w->fail[0] == 0; i++) {
+		struct side *s = &w->side[i];
+		int rc = host_import(&s->h, &s->img, w->now);
+		if (rc != 0) {
+			world_fail(w, "%u: import of a sound image: %d", i, rc);
+			return;
+		}
+		host_image_free(&s->img);
+		s->app.blocked = true;
+	}
+	for (uint32_t i = 0; i < 2 && w->fail[0] == 0; i++) {
+		struct side *s = &w->side[i];
+		side_after(w, i, HV_TCP_OUT | HV_TCP_WRITABLE | (hv_tcp_readable(s->h.tcb) != 0 ? HV_TCP_READABLE : 0u));
+		if (s->moves != 0)
+			world_push(w, w->now + prng_log(&w->rng, 1, s->move_us), EV_MOVE, i);
+	}
+}
+
 void world_setup(struct world *w)
 {
 	bool ts = prng_in(&w->rng, 0, 3) != 0, sack = prng_in(&w->rng, 0, 3) != 0, ws = prng_in(&w->rng, 0, 3) != 0;
@@ -248,22 +268,7 @@ void world_setup(struct world *w)
 		if (a->rd_us > 20000000 / n)
 			a->rd_us = 20000000 / n;
 	}
-	for (uint32_t i = 0; i < 2 && w->fail[0] == 0; i++) {
-		struct side *s = &w->side[i];
-		int rc = host_import(&s->h, &s->img, w->now);
-		if (rc != 0) {
-			world_fail(w, "%u: import of a sound image: %d", i, rc);
-			return;
-		}
-		host_image_free(&s->img);
-		s->app.blocked = true;
-	}
-	for (uint32_t i = 0; i < 2 && w->fail[0] == 0; i++) {
-		struct side *s = &w->side[i];
-		side_after(w, i, HV_TCP_OUT | HV_TCP_WRITABLE | (hv_tcp_readable(s->h.tcb) != 0 ? HV_TCP_READABLE : 0u));
-		if (s->moves != 0)
-			world_push(w, w->now + prng_log(&w->rng, 1, s->move_us), EV_MOVE, i);
-	}
+	setup_start(w);
 }
 
 void world_teardown(struct world *w)

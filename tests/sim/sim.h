@@ -93,13 +93,33 @@ struct event {
 	uint8_t *frame;
 };
 
+/* Bulk transfers: how long the receiver waits for the next octet, against how long it may. */
+struct stall {
+	bool on;
+	uint64_t since, longest; /* longest: in us, of all */
+	uint32_t from;           /* the octet that is waited for */
+	uint32_t rto;            /* the sender's when the wait began, not backed off */
+	uint32_t backoff, tries; /* ... how often it had been doubled then; tries after an RTO that came to nothing since */
+	uint32_t n;
+	struct { uint32_t seq, end; } lost[4096]; /* frames of data that the network lost */
+};
+
+/* One bulk transfer from side 0 to side 1, or more than one over the same links. */
+struct bulk {
+	const char *name;
+	uint32_t octets;
+	uint32_t rate_mbit, rtt_us, queue, loss, reorder, jitter_us; /* loss, reorder: ppm, loss in both directions */
+};
+
 struct world {
 	uint64_t seed, now, order, progress_at, events;
 	struct prng rng;
 	struct event *heap;
 	uint32_t n_heap, cap_heap;
 	struct side side[2];
-	struct link_state link[2]; /* [i]: from side i */
+	struct link_state own[2], *link; /* [i]: from side i; several worlds may share one */
+	uint64_t done_at;     /* everything was read at that time */
+	struct stall stall;
 	uint64_t dark_from[4], dark_to[4];
 	uint32_t n_dark;
 	bool keepalive, v6, ecn, verbose, twins;
@@ -115,10 +135,22 @@ struct world_opts {
 /* Runs one seed; true = passed. On failure w->fail says why. */
 bool world_run(struct world *w, uint64_t seed, const struct world_opts *o);
 
+/* bulk.c: the same for a transfer without chance in what the ends do. */
+bool bulk_matrix(FILE *out);
+bool bulk_fairness(FILE *out);
+void bulk_lost(struct world *w, uint32_t from, const uint8_t *frame, uint32_t len);
+void bulk_moved(struct world *w);
+
 /* setup.c */
 void world_setup(struct world *w);
 void world_teardown(struct world *w);
+/* setup.c: parts of it */
+void setup_start(struct world *w);
+void setup_tuples(struct world *w);
 /* world.c */
+/* One event; false: at rest, or failed. */
+bool world_step(struct world *w);
+void world_finish(struct world *w);
 void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void world_push(struct world *w, uint64_t at, enum ev_type type, uint32_t who);
 void world_push_frame(struct world *w, uint64_t at, uint32_t who, const uint8_t *frame, uint32_t len, bool damaged);

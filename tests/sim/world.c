@@ -227,6 +227,8 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	    hv_seq_gt(seg.seq + seg.len, nxt) && edge != nxt)
 		s->refused = true;
 	ecn_in(w, s, &seg, acts);
+	if (w->stall.on && who == 1 && s->h.tcb->rcv_nxt != nxt)
+		bulk_moved(w);
 	if ((acts & HV_TCP_KEPT) == 0)
 		host_put(&s->h, b);
 	else if ((acts & (HV_TCP_DROP | HV_TCP_DEMOTE)) != 0)
@@ -388,37 +390,34 @@ static void dump(const struct world *w)
 	}
 }
 
-static void loop(struct world *w)
+bool world_step(struct world *w)
 {
-	uint64_t done_at = 0;
+	bool done = all_read(w);
+	struct event e;
 
-	while (w->fail[0] == 0) {
-		bool done = all_read(w);
-		struct event e;
-		if (done && done_at == 0)
-			done_at = w->now;
-		if (done && at_rest(w))
-			return;
-		if (w->n_heap == 0) {
-			world_fail(w, "deadlock: nothing will ever happen; 0 read %u of %u, 1 read %u of %u", w->side[0].app.read,
-			    w->side[1].app.total, w->side[1].app.read, w->side[0].app.total);
-			return;
-		}
-		e = heap_pop(w);
-		w->now = e.at;
-		step(w, &e);
-		if (!done && w->now - w->progress_at > STALL_US)
-			world_fail(w, "no progress for %u s; 0 read %u of %u, 1 read %u of %u", STALL_US / 1000000, w->side[0].app.read,
-			    w->side[1].app.total, w->side[1].app.read, w->side[0].app.total);
-		if (done && w->now - done_at > REST_US)
-			world_fail(w, "does not come to rest: outq %u and %u", hv_tcp_outq(w->side[0].h.tcb),
-			    hv_tcp_outq(w->side[1].h.tcb));
-		if (++w->events > EVENTS_MAX)
-			world_fail(w, "%u events and no end", EVENTS_MAX);
+	if (done && w->done_at == 0)
+		w->done_at = w->now;
+	if (w->fail[0] != 0 || (done && at_rest(w)))
+		return false;
+	if (w->n_heap == 0) {
+		world_fail(w, "deadlock: nothing will ever happen; 0 read %u of %u, 1 read %u of %u", w->side[0].app.read, w->side[1].app.total,
+		    w->side[1].app.read, w->side[0].app.total);
+		return false;
 	}
+	e = heap_pop(w);
+	w->now = e.at;
+	step(w, &e);
+	if (!done && w->now - w->progress_at > STALL_US)
+		world_fail(w, "no progress for %u s; 0 read %u of %u, 1 read %u of %u", STALL_US / 1000000, w->side[0].app.read,
+		    w->side[1].app.total, w->side[1].app.read, w->side[0].app.total);
+	if (done && w->now - w->done_at > REST_US)
+		world_fail(w, "does not come to rest: outq %u and %u", hv_tcp_outq(w->side[0].h.tcb), hv_tcp_outq(w->side[1].h.tcb));
+	if (++w->events > EVENTS_MAX)
+		world_fail(w, "%u events and no end", EVENTS_MAX);
+	return true;
 }
 
-static void finish(struct world *w)
+void world_finish(struct world *w)
 {
 	for (uint32_t i = 0; i < 2; i++) {
 		struct side *s = &w->side[i];
@@ -443,10 +442,12 @@ bool world_run(struct world *w, uint64_t seed, const struct world_opts *o)
 	w->verbose = o->verbose;
 	w->twins = o->twins;
 	prng_seed(&w->rng, seed);
+	w->link = w->own;
 	world_setup(w);
-	loop(w);
+	while (world_step(w))
+		;
 	if (w->fail[0] == 0)
-		finish(w);
+		world_finish(w);
 	else if (o->verbose)
 		dump(w);
 	world_teardown(w);
