@@ -83,13 +83,18 @@ static HV_INLINE void build(const struct hv_tcb *restrict t, struct hv_tx *restr
 }
 
 /* A segment with an acknowledgment leaves: nothing is owed any more. */
-static inline void ack_sent(struct hv_tcb *t, bool data)
+static inline void ack_sent(struct hv_tcb *t, bool data, uint64_t now)
 {
-	if (data && (t->tf & TF_ACK_PEND) != 0)
-		t->tf |= TF_PINGPONG;
+	uint32_t tf = t->tf & ~(TF_ACK_PEND | TF_ACK_NOW | TF_NOMEM | TF_QUICKED);
+
+	/* A reply within the time of a delayed ACK: the next one can ride on the reply, whether this one did or not. */
+	if ((t->tf & TF_ACK_PEND) != 0)
+		tf |= data ? TF_PINGPONG : TF_QUICKED;
+	else if (hv_unlikely((t->tf & TF_QUICKED) != 0))
+		tf |= !data ? TF_QUICKED : now - t->last_rx_us < HV_DELACK ? TF_PINGPONG : 0;
+	t->tf = tf;
 	t->last_ack = t->rcv_nxt;
 	t->ack_at = HV_NEVER;
-	t->tf &= ~(TF_ACK_PEND | TF_ACK_NOW | TF_NOMEM);
 	t->ndsack = 0;
 	if (t->quick != 0)
 		t->quick--;
@@ -179,7 +184,7 @@ static void frame_out(
 	tx->inline_ok = false;
 	if (len == 0)
 		tx->nsge = 0;
-	ack_sent(t, len != 0);
+	ack_sent(t, len != 0, now);
 	count_out(t, segs, len);
 }
 
@@ -442,7 +447,7 @@ static __attribute__((noinline)) void commit_any(struct hv_tcb *t, struct hv_env
 		idle_restart(t, now - t->last_tx_us);
 	t->rcv_edge = t->adv_edge;
 	t->tf &= ~TF_PUSH;
-	ack_sent(t, true);
+	ack_sent(t, true, now);
 	count_out(t, 1, len);
 	hv_sent_new(t, env, len, now);
 	t->fast_edge = hv_fast_edge(t);
@@ -455,7 +460,7 @@ void hv_tcp_send_commit(struct hv_tcb *restrict t, struct hv_env *restrict env, 
 	struct hv_chunk *restrict c;
 	uint32_t pto, tf = t->tf;
 
-	if (hv_unlikely(t->tx_tail != NULL || (tf & TF_SACK) == 0 || now - t->last_tx_us > HV_RTO_MIN || t->quick != 0 || t->srtt8 == 0)) {
+	if (hv_unlikely(t->tx_tail != NULL || (tf & (TF_SACK | TF_QUICKED)) != TF_SACK || now - t->last_tx_us > HV_RTO_MIN || t->quick != 0 || t->srtt8 == 0)) {
 		commit_any(t, env, data, len, now);
 		return;
 	}

@@ -19,8 +19,11 @@ void hv_mss_update(struct hv_tcb *t)
 	if (t->max_wnd != 0)
 		m = hv_max32(hv_min32(m, t->max_wnd > HV_MSS_DEFAULT ? t->max_wnd / 2 : t->max_wnd), HV_MSS_MIN - opt);
 	t->mss = (uint16_t)hv_min32(m, 65000);
+	/* what was a segment or two may be less than one now (both are zero during import) */
 	if (t->cwnd != 0 && t->cwnd < t->mss)
 		t->cwnd = t->mss;
+	if (t->ssthresh != 0 && t->ssthresh < 2u * t->mss)
+		t->ssthresh = 2u * t->mss;
 }
 
 /* The peer has offered more than ever. */

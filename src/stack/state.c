@@ -323,9 +323,8 @@ unsigned hv_tcp_setopt(struct hv_tcb *t, enum hv_tcp_opt opt, uint32_t val, uint
 {
 	switch (opt) {
 	case HV_TCP_NODELAY:
+		/* what waits goes now, out of a cork too, which stays in for what comes later */
 		t->tf = val != 0 ? t->tf | TF_NODELAY | TF_PUSH : t->tf & ~TF_NODELAY;
-		if ((t->tf & TF_CORK) != 0)
-			t->tf &= ~TF_PUSH; /* a cork stays in */
 		break;
 	case HV_TCP_CORK:
 		t->tf = val != 0 ? t->tf | TF_CORK : t->tf & ~(TF_CORK | TF_MORE);

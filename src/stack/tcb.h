@@ -86,7 +86,7 @@ enum {
 	TF_RACK_VALID = 1u << 24,
 	TF_UNDO = 1u << 25,      /* undo_* hold the state before the last reduction */
 	TF_RENO = 1u << 26,      /* Reno instead of CUBIC */
-	TF_DSACK_ROUND = 1u << 27,
+	TF_QUICKED = 1u << 27,   /* the last octets were acknowledged without waiting for a reply */
 	TF_CWND_LIM = 1u << 28,  /* output was stopped by cwnd since the last ACK */
 	TF_NOMEM = 1u << 30,     /* in-order octets were refused: the next ACK says window 0, as the kernel's does */
 	TF_LOWAT = 1u << 31,     /* TCP_NOTSENT_LOWAT is set */
