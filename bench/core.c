@@ -311,9 +311,12 @@ static void pass(const uint32_t *order, uint32_t n, bool prefetch)
 				hv_tcp_send_commit(t, &side[s].env, msg, msg_len, now_us);
 			}
 			now_us += 2;
-			if (prefetch)
+			if (prefetch) {
 				for (uint32_t i = 0; i < k; i++)
 					hv_tcp_prefetch(tcb(1 - s, order[at + i]));
+				for (uint32_t i = 0; i < k; i++)
+					hv_tcp_prefetch_more(tcb(1 - s, order[at + i]));
+			}
 			for (uint32_t i = 0; i < k; i++) {
 				struct hv_tcb *t = tcb(1 - s, order[at + i]);
 				struct hv_seg seg;

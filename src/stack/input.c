@@ -185,7 +185,7 @@ static inline void ts_update(struct hv_tcb *t, const struct hv_seg *seg, uint64_
 
 /* As update_window() in ack.c, and before the rest of the ACK: timers and WRITABLE depend on it. A retransmission may be older than the segment
  * that the window is from. */
-static inline void window_update(struct hv_tcb *t, const struct hv_seg *seg, uint32_t acked)
+static HV_INLINE void window_update(struct hv_tcb *t, const struct hv_seg *seg, uint32_t acked, bool usual)
 {
 	uint32_t wnd = seg->wnd << t->snd_wscale, edge = seg->ack + wnd;
 
@@ -193,7 +193,7 @@ static inline void window_update(struct hv_tcb *t, const struct hv_seg *seg, uin
 	    (seg->seq == t->snd_wl1 && (hv_seq_gt(edge, t->snd_edge) || wnd == 0))) {
 		t->snd_edge = edge;
 		t->snd_wl1 = seg->seq;
-		if (hv_unlikely(wnd > t->max_wnd))
+		if (!usual && hv_unlikely(wnd > t->max_wnd))
 			hv_max_wnd(t, wnd);
 	}
 }
@@ -226,7 +226,7 @@ static __attribute__((noinline)) unsigned predicted(struct hv_tcb *t, struct hv_
 		act |= hv_ack(t, env, seg, now);
 		hv_refresh(t);
 	} else {
-		window_update(t, seg, acked);
+		window_update(t, seg, acked, false);
 		if (acked != 0) {
 			bool watch = hv_space_watch(t), was_writable = !hv_unlikely(watch) || hv_tcp_writable(t);
 
@@ -257,7 +257,7 @@ static HV_INLINE bool usual(const struct hv_tcb *t, const struct hv_seg *seg, ui
 {
 	const uint32_t special = TF_FAST_STOP | TF_ACK_NOW | TF_NOSPACE | TF_LOWAT | TF_CWND_LIM;
 
-	if (((t->tf & special) | t->rec_n) != 0 || now - t->last_rx_us > HV_RTO_MIN)
+	if (((t->tf & special) | t->rec_n) != 0 || now - t->last_rx_us > HV_RTO_MIN || seg->wnd << t->snd_wscale > t->max_wnd)
 		return false;
 	if (len != 0 && (t->rx_charge != 0 || seg->buf == NULL || len > t->rcv_mss))
 		return false;
@@ -299,7 +299,7 @@ static HV_INLINE unsigned predicted_usual(
 		cnt->octets_in += len;
 		act = HV_TCP_KEPT | HV_TCP_READABLE | ack_owed(t, rcv_nxt, tf, now);
 	}
-	window_update(t, seg, acked);
+	window_update(t, seg, acked, true);
 	if (acked != 0) {
 		struct hv_chunk *restrict c = t->tx_head;
 

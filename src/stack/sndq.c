@@ -26,6 +26,12 @@ void hv_chunk_put(struct hv_env *env, struct hv_chunk *c)
 	env->n_free_tx++;
 }
 
+void hv_tcp_prefetch_more(const struct hv_tcb *t)
+{
+	if (t->tx_head != NULL)
+		__builtin_prefetch(t->tx_head, 1); /* an ACK gives it back */
+}
+
 void hv_env_reap(struct hv_env *env)
 {
 	struct hv_chunk **pp = &env->wait_tx, *c;

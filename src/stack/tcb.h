@@ -157,11 +157,16 @@ struct hv_tcb {
 	uint8_t nrsack, quick;
 	uint8_t backoff, nrtx, probes;
 	uint8_t ndsack;          /* 1: dsack is to be reported */
-	uint32_t sacked_out, lost_out, reno_sacked;
-	struct hv_chunk *tx_cur; /* chunk that holds snd_nxt, or NULL */
-	uint32_t tx_cur_base;    /* sequence number of index 0 of tx_cur */
+	uint32_t lost_out;
 	uint32_t rwnd_lim;       /* rcvbuf and window_clamp as a window: what an empty queue may advertise */
+	uint32_t adv_edge;       /* what the last hv_tcp_send_fast() advertised; its commit makes it rcv_edge */
+	uint64_t min_rtt_at, ts_recent_at;
+	uint64_t bytes_acked;
+	/* bulk: bursts, several segments in flight */
+	uint32_t sacked_out, reno_sacked;
+	struct hv_chunk *tx_cur; /* chunk that holds snd_nxt, or NULL */
 	struct hv_xrec *rec;
+	uint32_t tx_cur_base;    /* sequence number of index 0 of tx_cur */
 	/* cold: loss recovery */
 	struct hv_chunk *rec_chunk; /* lent by the pool when the embedded records don't suffice */
 	struct hv_buf *ooo_head, *ooo_tail;
@@ -179,12 +184,9 @@ struct hv_tcb {
 	uint32_t cwr_end;
 	uint32_t import_end;
 	uint32_t min_rtt_prev;
-	uint32_t adv_edge;       /* what the last hv_tcp_send_fast() advertised; its commit makes it rcv_edge */
-	uint64_t min_rtt_at;
 	struct hv_cubic cubic;
 	/* cold: the rest */
 	struct hv_tuple tuple;
-	uint64_t ts_recent_at;
 	uint64_t challenge_at;   /* earliest time of the next challenge ACK */
 	uint64_t probe_ack_at;   /* the same for answers to probes */
 	uint64_t stall_us;       /* when the oldest unacknowledged octet was first sent, while nrtx or probes != 0 */
@@ -195,7 +197,7 @@ struct hv_tcb {
 	uint32_t mss_clamp, pmtu;
 	uint32_t pool_lim;       /* window that the ring's pool can bear */
 	uint32_t rto_init;       /* until there is an RTT */
-	uint64_t bytes_acked, bytes_rexmit;
+	uint64_t bytes_rexmit;
 	uint32_t bytes_base;     /* of these octets the kernel has sent, see hv_tcp_stat() */
 	uint32_t total_rexmit;
 	int32_t err;
@@ -206,7 +208,7 @@ _Static_assert(offsetof(struct hv_tcb, rx_head) == 64, "line 0");
 _Static_assert(offsetof(struct hv_tcb, hdr) == 128, "line 1");
 _Static_assert(offsetof(struct hv_tcb, last_rx_us) == 192, "line 2");
 _Static_assert(offsetof(struct hv_tcb, segs_in) == 256, "line 3");
-_Static_assert(offsetof(struct hv_tcb, rec_chunk) == HV_TCB_HOT, "line 4");
+_Static_assert(offsetof(struct hv_tcb, sacked_out) == HV_TCB_HOT, "line 4");
 _Static_assert(sizeof(struct hv_tcb) <= 1024, "budget of an idle connection");
 _Static_assert(offsetof(struct hv_seg, has_ts) == offsetof(struct hv_seg, flags) + 1 &&
 		   offsetof(struct hv_seg, ce) == offsetof(struct hv_seg, flags) + 2 &&

@@ -56,6 +56,7 @@ static inline void hv_tcp_prefetch(const struct hv_tcb *tcb)
 	for (unsigned i = 0; i < HV_TCB_HOT; i += 64)
 		__builtin_prefetch((const char *)tcb + i, 1);
 }
+void hv_tcp_prefetch_more(const struct hv_tcb *tcb); /* when those have come: what they point to */
 
 /* Checks the L4 header (length, data offset, options strictly bounded: length 0/1 options end the parse) at l4[0..l4_len) and fills
  * *seg but not seg->buf. Checksum is the caller's (NIC flag or hv_csum_l4()). False: malformed, drop. */
