@@ -161,6 +161,7 @@ struct hv_global {
 	/* poll bookkeeping */
 	_Atomic uint64_t last_poll_ns;
 	_Atomic uint32_t polls;
+	uint32_t news;                        /* changes whenever a poll brought something: no need to ask a socket before */
 	bool armed;                           /* a completion event will come */
 	uint32_t sleepers;                    /* threads asleep on the completion channel */
 	/* opening */
@@ -232,7 +233,6 @@ void hv_frame_to_sock(struct hv_sock *s, struct hv_buf *b, struct hv_frame *f, b
 void hv_timer_update(struct hv_sock *s, uint64_t key_us);
 void hv_timer_del(struct hv_sock *s);
 void hv_timer_run(uint64_t now_us);
-uint64_t hv_timer_next(void);
 uint64_t hv_sock_deadline(const struct hv_sock *s);
 
 /* promote.c / demote.c */
@@ -299,6 +299,11 @@ void hv_summary_write(void);
 void hv_stats_fork_child(void);
 void hv_stay(struct hv_sock *s, enum hv_why why, uint64_t retry_ns);
 int hv_tuple_print(const struct hv_tuple *t, char *buf, size_t len);
+
+static inline uint64_t hv_timer_next(void)
+{
+	return G.heap_n != 0 ? G.heap[1]->p->heap_key : UINT64_MAX;
+}
 
 static inline bool hv_ring_ready(void)
 {

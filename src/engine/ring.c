@@ -258,18 +258,23 @@ unsigned hv_ring_poll(uint64_t now_ns)
 	struct hv_sock *work = NULL;
 	uint64_t now_us = now_ns / 1000u;
 
+	static unsigned taken = 1; /* frames since buffers were posted; readers may have given some back */
 	static bool polling; /* a demotion inside polls again: what is left then comes up as unknown and is injected */
 
 	if (G.vf == NULL || polling)
 		return 0;
 	polling = true;
 	atomic_store_explicit(&G.last_poll_ns, now_ns, memory_order_relaxed);
-	atomic_store_explicit(&G.polls, atomic_load_explicit(&G.polls, memory_order_relaxed) + 1, memory_order_relaxed);
+	uint32_t turn = atomic_load_explicit(&G.polls, memory_order_relaxed) + 1;
+	atomic_store_explicit(&G.polls, turn, memory_order_relaxed);
+	taken += (turn & 63) == 0;
 	if (G.env.sq_next != G.env.sq_done)
 		hv_vf_poll_tx(G.vf, &G.env);
 	unsigned n = hv_vf_poll_rx(G.vf, cqe, BATCH, now_ns);
 	if (n != 0) {
 		G.armed = false;
+		G.news++;
+		taken += n;
 		for (unsigned i = 0; i < n; i++)
 			one_frame(cqe[i].buf, cqe[i].csum_ok, now_us, &work);
 		while (work != NULL) {
@@ -282,12 +287,17 @@ unsigned hv_ring_poll(uint64_t now_ns)
 				hv_sock_apply(s, acts, now_us);
 		}
 	}
-	if (G.env.free_rx != NULL)
+	/* First whoever waits for these frames gets them; buffers are posted when there is nothing to do, or when that doesn't come. */
+	if (HV_UNLIKELY(taken != 0) && (n == 0 || taken >= BATCH) && G.env.free_rx != NULL) {
 		hv_vf_refill(G.vf, &G.env);
+		taken = 0;
+	}
 	if (HV_UNLIKELY(G.blocked != NULL) && hv_vf_tx_room(G.vf) != 0)
 		run_blocked(now_us);
-	if (HV_UNLIKELY(hv_timer_next() <= now_us))
+	if (HV_UNLIKELY(hv_timer_next() <= now_us)) {
+		G.news++;
 		hv_timer_run(now_us);
+	}
 	polling = false;
 	return n;
 }

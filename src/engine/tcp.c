@@ -14,6 +14,25 @@ static void drop_aux(struct hv_sock_priv *p)
 	}
 }
 
+/* A peek always starts at the first octet: one copy, then scattered. */
+static __attribute__((noinline, cold)) ssize_t peek_pieces(struct hv_sock_priv *p, const struct iovec *iov, size_t n, uint64_t now_us)
+{
+	uint32_t have = hv_tcp_readable(p->tcb);
+	uint8_t *tmp = hv_scratch(have);
+	unsigned acts = 0;
+	size_t got = 0;
+
+	if (tmp == NULL)
+		return -ENOBUFS;
+	have = hv_tcp_read(p->tcb, &G.env, tmp, have, true, &acts, now_us);
+	for (size_t i = 0; i < n && got < have; i++) {
+		size_t c = have - got < iov[i].iov_len ? have - got : iov[i].iov_len;
+		memcpy(iov[i].iov_base, tmp + got, c);
+		got += c;
+	}
+	return (ssize_t)got;
+}
+
 /* Lock held, tier VF. */
 static ssize_t tcp_recv(struct hv_sock *s, const struct iovec *iov, size_t n, int flags)
 {
@@ -35,19 +54,8 @@ static ssize_t tcp_recv(struct hv_sock *s, const struct iovec *iov, size_t n, in
 			return want == 0 ? 0 : -EAGAIN;
 		}
 	}
-	if (peek && n > 1) { /* a peek always starts at the first octet: one copy, then scattered */
-		uint32_t have = hv_tcp_readable(p->tcb);
-		uint8_t *tmp = hv_scratch(have);
-		if (tmp == NULL)
-			return -ENOBUFS;
-		have = hv_tcp_read(p->tcb, &G.env, tmp, have, true, &acts, now / 1000u);
-		for (size_t i = 0; i < n && got < have; i++) {
-			size_t c = have - got < iov[i].iov_len ? have - got : iov[i].iov_len;
-			memcpy(iov[i].iov_base, tmp + got, c);
-			got += c;
-		}
-		return (ssize_t)got;
-	}
+	if (HV_UNLIKELY(peek) && n > 1)
+		return peek_pieces(p, iov, n, now / 1000u);
 	for (size_t i = 0; i < n; i++) {
 		if (iov[i].iov_len == 0)
 			continue;
@@ -73,29 +81,14 @@ static ssize_t tcp_recv(struct hv_sock *s, const struct iovec *iov, size_t n, in
 	return (ssize_t)got;
 }
 
-static ssize_t tcp_send(struct hv_sock *s, const struct iovec *iov, size_t n, int flags)
+/* By way of the send queue. */
+static __attribute__((noinline)) ssize_t send_slow(struct hv_sock *s, const struct iovec *iov, size_t n, bool more, uint64_t now)
 {
 	struct hv_sock_priv *p = s->p;
-	uint64_t now = hv_now_ns(), now_us = now / 1000u;
-	bool more = (flags & MSG_MORE) != 0;
+	uint64_t now_us = now / 1000u;
 	unsigned acts = 0;
 	size_t sent = 0;
 
-	if (p->demote_pending)
-		return -EAGAIN;
-	p->active_us = now_us;
-	if (n == 1 && !more && iov[0].iov_len != 0 && iov[0].iov_len <= 16384 && hv_vf_tx_room(G.vf) != 0) {
-		struct hv_tx tx;
-		uint32_t len = (uint32_t)iov[0].iov_len;
-		if (hv_tcp_send_fast(p->tcb, &G.env, iov[0].iov_base, len, &tx, now_us) == len) {
-			if (hv_vf_tx(G.vf, &G.env, &tx, now) == 0) {
-				hv_tcp_send_commit(p->tcb, &G.env, iov[0].iov_base, len, now_us);
-				hv_timer_update(s, hv_sock_deadline(s));
-				sent = len;
-				goto out;
-			}
-		}
-	}
 	for (size_t i = 0; i < n; i++) {
 		const uint8_t *d = iov[i].iov_base;
 		size_t left = iov[i].iov_len;
@@ -135,6 +128,35 @@ full:
 			return hv_sock_vf(s) ? -EAGAIN : HV_MOVED;
 		}
 	}
+	return (ssize_t)sent;
+}
+
+static ssize_t tcp_send(struct hv_sock *s, const struct iovec *iov, size_t n, int flags)
+{
+	struct hv_sock_priv *p = s->p;
+	uint64_t now = hv_now_ns(), now_us = now / 1000u;
+	bool more = (flags & MSG_MORE) != 0;
+	size_t sent = 0;
+
+	if (p->demote_pending)
+		return -EAGAIN;
+	p->active_us = now_us;
+	if (n == 1 && !more && iov[0].iov_len != 0 && iov[0].iov_len <= 16384 && hv_vf_tx_room(G.vf) != 0) {
+		struct hv_tx tx;
+		uint32_t len = (uint32_t)iov[0].iov_len;
+		if (hv_tcp_send_fast(p->tcb, &G.env, iov[0].iov_base, len, &tx, now_us) == len) {
+			if (hv_vf_tx(G.vf, &G.env, &tx, now) == 0) {
+				hv_tcp_send_commit(p->tcb, &G.env, iov[0].iov_base, len, now_us);
+				hv_timer_update(s, hv_sock_deadline(s));
+				sent = len;
+				goto out;
+			}
+		}
+	}
+	ssize_t r = send_slow(s, iov, n, more, now);
+	if (r < 0)
+		return r;
+	sent = (size_t)r;
 out:
 	p->vf_tx_octets += sent;
 	p->vf_tx_calls++;

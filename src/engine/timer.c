@@ -96,11 +96,6 @@ void hv_timer_del(struct hv_sock *s)
 	down(i);
 }
 
-uint64_t hv_timer_next(void)
-{
-	return G.heap_n != 0 ? G.heap[1]->p->heap_key : UINT64_MAX;
-}
-
 uint64_t hv_sock_deadline(const struct hv_sock *s)
 {
 	const struct hv_sock_priv *p = s->p;

@@ -416,28 +416,29 @@ static bool kernel_ready(struct hv_sock *s, uint32_t events, uint64_t now)
 int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns)
 {
 	uint64_t start = hv_now_ns(), now = start, budget = hv_spin_budget();
-	uint32_t sig = hv_sig_count, ev = 0, turn = 0;
+	uint32_t sig = hv_sig_count, ev = 0, turn = 0, seen = G.news - 1;
 
 	do {
 		if (hv_trylock(&G.lock)) {
-			if (!hv_sock_vf(s)) {
-				hv_unlock(&G.lock);
-				return HV_MOVED;
-			}
 			hv_ring_poll(now);
-			bool vf = hv_sock_events(s, &ev);
-			hv_unlock(&G.lock);
-			if (!vf)
-				return HV_MOVED;
-			if ((ev & (events | EPOLLERR | EPOLLHUP)) != 0) {
-				hv_spin_learn(true, 0);
-				return 0;
+			if (HV_UNLIKELY(G.news != seen) || (turn & 15) == 0) {
+				seen = G.news;
+				bool vf = hv_sock_events(s, &ev);
+				hv_unlock(&G.lock);
+				if (!vf)
+					return HV_MOVED;
+				if ((ev & (events | EPOLLERR | EPOLLHUP)) != 0) {
+					hv_spin_learn(true, 0);
+					return 0;
+				}
+			} else {
+				hv_unlock(&G.lock);
 			}
-		} else if (!hv_sock_vf(s)) {
-			return HV_MOVED;
 		}
 		if ((++turn & 15) != 0) /* a look costs less than the time of day */
 			continue;
+		if (!hv_sock_vf(s))
+			return HV_MOVED;
 		if (sig != hv_sig_count || hv_sig_kept)
 			return -EINTR;
 		now = hv_now_ns();

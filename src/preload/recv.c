@@ -9,7 +9,7 @@
 #include "preload/io.h"
 #include "preload/pass.h"
 
-enum rx_kind { RX_READ, RX_READV, RX_RECV, RX_RECVFROM, RX_RECVMSG };
+enum rx_kind { RX_READ, RX_RECV, RX_RECVFROM, RX_READV, RX_RECVMSG }; /* judge() knows the order */
 
 struct rx {
 	int fd;
@@ -50,7 +50,7 @@ bool hv_interrupted(bool norestart)
 	return !norestart;
 }
 
-static ssize_t kernel_rx(const struct rx *r)
+static __attribute__((noinline)) ssize_t kernel_rx(const struct rx *r)
 {
 	ssize_t n = -1;
 
@@ -74,26 +74,35 @@ static ssize_t kernel_rx(const struct rx *r)
 	return n < 0 ? -errno : n;
 }
 
-static ssize_t vf_rx(struct hv_sock *s, const struct rx *r)
+/* What needs a msghdr. */
+static __attribute__((noinline)) ssize_t vf_rx_msg(struct hv_sock *s, const struct rx *r)
+{
+	struct iovec v = { r->buf, r->len };
+	struct msghdr m;
+	ssize_t n;
+
+	if (r->kind == RX_RECVMSG)
+		return hv_vf_recvmsg(s, r->msg, r->flags);
+	memset(&m, 0, sizeof m);
+	m.msg_iov = r->kind == RX_READV ? (struct iovec *)(uintptr_t)r->iov : &v;
+	m.msg_iovlen = r->kind == RX_READV ? r->iovcnt : 1;
+	if (r->sa != NULL) {
+		m.msg_name = r->sa;
+		m.msg_namelen = *r->salen;
+	}
+	n = hv_vf_recvmsg(s, &m, r->flags);
+	if (n >= 0 && r->sa != NULL)
+		*r->salen = m.msg_namelen;
+	return n;
+}
+
+static inline ssize_t vf_rx(struct hv_sock *s, const struct rx *r)
 {
 	ssize_t n;
 
 	hv_engine_enter();
-	if (r->kind == RX_RECVMSG) {
-		n = hv_vf_recvmsg(s, r->msg, r->flags);
-	} else if (r->kind == RX_READV || (r->kind == RX_RECVFROM && s->type != SOCK_STREAM)) {
-		struct iovec v = { r->buf, r->len };
-		struct msghdr m;
-		memset(&m, 0, sizeof m);
-		m.msg_iov = r->kind == RX_READV ? (struct iovec *)(uintptr_t)r->iov : &v;
-		m.msg_iovlen = r->kind == RX_READV ? r->iovcnt : 1;
-		if (r->sa != NULL) {
-			m.msg_name = r->sa;
-			m.msg_namelen = *r->salen;
-		}
-		n = hv_vf_recvmsg(s, &m, r->flags);
-		if (n >= 0 && r->sa != NULL)
-			*r->salen = m.msg_namelen;
+	if (r->kind == RX_RECVMSG || r->kind == RX_READV || (r->kind == RX_RECVFROM && s->type != SOCK_STREAM)) {
+		n = vf_rx_msg(s, r);
 	} else {
 		n = hv_vf_recv(s, r->buf, r->len, r->flags);
 		if (n >= 0 && r->sa != NULL)
@@ -104,7 +113,7 @@ static ssize_t vf_rx(struct hv_sock *s, const struct rx *r)
 }
 
 /* Must the kernel do it? -1: yes; else octets wanted. */
-static ssize_t judge(const struct hv_sock *s, struct rx *r)
+static __attribute__((noinline)) ssize_t judge_all(const struct hv_sock *s, struct rx *r)
 {
 	bool stream = s->type == SOCK_STREAM;
 	size_t total = r->len;
@@ -131,10 +140,18 @@ static ssize_t judge(const struct hv_sock *s, struct rx *r)
 	return (ssize_t)total;
 }
 
+/* The same for what nearly all calls are, in little code: it shares the first-level cache with the kernel's path of the packet. */
+static inline ssize_t judge(const struct hv_sock *s, struct rx *r)
+{
+	if (__builtin_expect(r->kind <= RX_RECVFROM && r->sa == NULL && (r->flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL)) == 0 && hv_fault_ready && !hv_bad(r->buf, r->len, HV_TRY_RECV), 1))
+		return (ssize_t)r->len;
+	return judge_all(s, r);
+}
+
 static ssize_t rx_run(struct hv_file *f, struct rx *r);
 
 /* MSG_WAITALL into several pieces: one after the other. */
-static ssize_t rx_pieces(struct hv_file *f, struct rx *r)
+static __attribute__((noinline)) ssize_t rx_pieces(struct hv_file *f, struct rx *r)
 {
 	ssize_t got = 0, n = 0;
 
@@ -165,7 +182,7 @@ static ssize_t rx_run(struct hv_file *f, struct rx *r)
 
 	for (;; again = true) {
 		ssize_t n;
-		if (!hv_sock_vf(s)) {
+		if (__builtin_expect(!hv_sock_vf(s), 0)) {
 			if (again && !hv_tab_is(r->fd, f)) /* closed by another thread while we slept; the number may be somebody else's */
 				return got != 0 ? got : -EBADF;
 			hv_touch(s, r->fd, HV_DIR_RECV);
@@ -179,7 +196,7 @@ static ssize_t rx_run(struct hv_file *f, struct rx *r)
 			look = false;
 			hv_testcancel();
 			want = judge(s, r);
-			if (want < 0) {
+			if (__builtin_expect(want < 0, 0)) {
 				if ((r->flags & MSG_ERRQUEUE) != 0 && s->type != SOCK_STREAM) /* of a UDP socket the kernel has everything but data */
 					return kernel_rx(r);
 				hv_to_kernel(s, HV_WHY_FLAG);
@@ -188,10 +205,10 @@ static ssize_t rx_run(struct hv_file *f, struct rx *r)
 			}
 			if (want == 0 && (r->kind == RX_READ || r->kind == RX_READV))
 				return 0;
-			if (all && r->kind == RX_RECVMSG && r->iovcnt > 1)
+			if (__builtin_expect(all, 0) && r->kind == RX_RECVMSG && r->iovcnt > 1)
 				return rx_pieces(f, r);
 		}
-		if (want == 0 && s->type == SOCK_STREAM) { /* nothing is wanted, yet it waits for something */
+		if (__builtin_expect(want == 0, 0) && s->type == SOCK_STREAM) { /* nothing is wanted, yet it waits for something */
 			hv_engine_enter();
 			n = hv_vf_queue(s, FIONREAD);
 			hv_engine_leave();
@@ -205,7 +222,7 @@ static ssize_t rx_run(struct hv_file *f, struct rx *r)
 		if (n == HV_MOVED)
 			continue;
 		if (n >= 0) {
-			if (!all || n == 0 || got + n >= want)
+			if (__builtin_expect(!all, 1) || n == 0 || got + n >= want)
 				return got + n;
 			got += n;
 			if (r->kind == RX_RECVMSG) /* a single piece */

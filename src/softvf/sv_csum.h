@@ -9,8 +9,11 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Sum of n octets in memory order, added to s; the caller folds. Pieces before the last must have even length. */
-static inline uint64_t sv_sum(const void *data, uint32_t n, uint64_t s)
+/*
+ * Sum of n octets in memory order, added to s; the caller folds. Pieces before the last must have even length. Not inline: next to the
+ * kernel's path of a frame, which fills the first-level cache by itself, every line of code that is there twice costs 2 ns per frame.
+ */
+static __attribute__((noinline, unused)) uint64_t sv_sum(const void *data, uint32_t n, uint64_t s)
 {
 	const uint8_t *p = data;
 	unsigned __int128 a = s, b = 0;
@@ -53,7 +56,7 @@ struct sv_layout {
 	uint8_t ver, proto;
 };
 
-static inline bool sv_parse(const uint8_t *f, uint32_t have, uint32_t len, struct sv_layout *o)
+static __attribute__((noinline, unused)) bool sv_parse(const uint8_t *f, uint32_t have, uint32_t len, struct sv_layout *o)
 {
 	uint32_t off = 12, hl, tot;
 	uint16_t type;
@@ -98,12 +101,28 @@ static inline bool sv_parse(const uint8_t *f, uint32_t have, uint32_t len, struc
 	return true;
 }
 
+static inline uint64_t sv_load32(const uint8_t *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, 4);
+	return v;
+}
+
+/* Sum of an IPv4 header; nearly all have no options. */
+static inline uint64_t sv_sum_ip4(const uint8_t *p)
+{
+	if (__builtin_expect((p[0] & 15) != 5, 0))
+		return sv_sum(p, (p[0] & 15u) * 4, 0);
+	return sv_load32(p) + sv_load32(p + 4) + sv_load32(p + 8) + sv_load32(p + 12) + sv_load32(p + 16);
+}
+
 /* Sum of the pseudo header. */
 static inline uint64_t sv_pseudo(const uint8_t *f, const struct sv_layout *l, uint32_t l4_len)
 {
 	uint64_t s = htonl(l4_len) + (uint64_t)htons(l->proto);
 
-	return l->ver == 4 ? sv_sum(f + l->l3 + 12, 8, s) : sv_sum(f + l->l3 + 8, 32, s);
+	return __builtin_expect(l->ver == 4, 1) ? s + sv_load32(f + l->l3 + 12) + sv_load32(f + l->l3 + 16) : sv_sum(f + l->l3 + 8, 32, s);
 }
 
 /* A store of two octets that a wide load reads again at once stalls it: only where there is something to clear. */
@@ -117,7 +136,7 @@ static inline void sv_clear16(uint8_t *p)
 }
 
 /* Fill in the checksums of a contiguous frame: IPv4 header, TCP or UDP. */
-static inline void sv_csum_fill(uint8_t *f, uint32_t len)
+static __attribute__((noinline, unused)) void sv_csum_fill(uint8_t *f, uint32_t len)
 {
 	struct sv_layout l;
 	uint16_t c;
@@ -126,7 +145,7 @@ static inline void sv_csum_fill(uint8_t *f, uint32_t len)
 		return;
 	if (l.ver == 4) {
 		sv_clear16(f + l.l3 + 10);
-		c = (uint16_t)~sv_fold(sv_sum(f + l.l3, (f[l.l3] & 15u) * 4, 0));
+		c = (uint16_t)~sv_fold(sv_sum_ip4(f + l.l3));
 		memcpy(f + l.l3 + 10, &c, 2);
 	}
 	if (l.l4 != 0) {
@@ -147,7 +166,7 @@ static inline bool sv_csum_ok4(const uint8_t *f, uint32_t len)
 		return false;
 	if (l.proto == 17 && f[l.l4 + 6] == 0 && f[l.l4 + 7] == 0)
 		return false;
-	return sv_fold(sv_sum(f + l.l3, (f[l.l3] & 15u) * 4, 0)) == 0xffff &&
+	return sv_fold(sv_sum_ip4(f + l.l3)) == 0xffff &&
 	       sv_fold(sv_sum(f + l.l4, l.l4_len, sv_pseudo(f, &l, l.l4_len))) == 0xffff;
 }
 

@@ -11,6 +11,7 @@
 
 #define SV_NCLASS 16
 #define SV_FLOWS_MAX 131072
+#define SV_RECENT 64 /* a power of two */
 #define SV_META_MAGIC 0x31767673u
 
 /* all fields in network order; a field that the mask leaves out is zero */

@@ -222,6 +222,7 @@ bool sv_cq_take(struct sv_cq *q, struct sv_cqe *e);
 int sv_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
 int sv_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
 unsigned sv_pump(struct sv_wire *w, struct sv_chan *self);
+void sv_rx_settle(struct sv_wire *w);
 void sv_progress(struct sv_wire *w);
 void sv_qp_error(struct sv_qp *q); /* rx_lock or tx_lock must not be held */
 

@@ -45,11 +45,42 @@ static inline void *sge_mem(const struct sv_qp *q, const struct sv_wqe *e, unsig
 	return sv_mem(q->ctx, q->qp.pd, &e->sge[i], false);
 }
 
+/* Several chunks: gather first, the checksum wants it contiguous. */
+static __attribute__((noinline, cold)) enum exec exec_long(struct sv_qp *q, uint32_t idx, uint32_t total, enum ibv_wc_status *st)
+{
+	const struct sv_wqe *e = sv_sqe(q, idx);
+	struct sv_wire *w = q->w;
+	uint8_t tmp[SV_FRAME_MAX], *f;
+	uint32_t room, off = 0, left;
+	uint64_t addr;
+	unsigned i;
+
+	for (i = 0; i < e->nsge; i++) {
+		const void *p = sge_mem(q, e, i);
+
+		if (p == NULL && e->sge[i].length > 0) {
+			*st = IBV_WC_LOC_PROT_ERR;
+			return EXEC_ERROR;
+		}
+		memcpy(tmp + off, p, e->sge[i].length);
+		off += e->sge[i].length;
+	}
+	if (e->send_flags & IBV_SEND_IP_CSUM)
+		sv_csum_fill(tmp, total);
+	for (off = 0, left = total; left > 0; off += room, left -= room) {
+		room = left < w->chunk ? left : w->chunk;
+		f = sv_tx_frame(w, &addr);
+		memcpy(f, tmp + off, room);
+		sv_tx_queue(w, addr, room, left > room, q, idx);
+	}
+	return EXEC_OK;
+}
+
 static enum exec exec_send(struct sv_qp *q, uint32_t idx, enum ibv_wc_status *st)
 {
 	const struct sv_wqe *e = sv_sqe(q, idx);
 	struct sv_wire *w = q->w;
-	uint32_t total = 0, room, n, off = 0, left;
+	uint32_t total = 0, n, off = 0;
 	uint64_t addr;
 	uint8_t *f;
 	unsigned i;
@@ -81,32 +112,10 @@ static enum exec exec_send(struct sv_qp *q, uint32_t idx, enum ibv_wc_status *st
 		sv_tx_queue(w, addr, total, false, q, idx);
 		return EXEC_OK;
 	}
-	{ /* several chunks: gather first, the checksum wants it contiguous */
-		uint8_t tmp[SV_FRAME_MAX];
-
-		for (i = 0; i < e->nsge; i++) {
-			const void *p = sge_mem(q, e, i);
-
-			if (p == NULL && e->sge[i].length > 0) {
-				*st = IBV_WC_LOC_PROT_ERR;
-				return EXEC_ERROR;
-			}
-			memcpy(tmp + off, p, e->sge[i].length);
-			off += e->sge[i].length;
-		}
-		if (e->send_flags & IBV_SEND_IP_CSUM)
-			sv_csum_fill(tmp, total);
-		for (off = 0, left = total; left > 0; off += room, left -= room) {
-			room = left < w->chunk ? left : w->chunk;
-			f = sv_tx_frame(w, &addr);
-			memcpy(f, tmp + off, room);
-			sv_tx_queue(w, addr, room, left > room, q, idx);
-		}
-	}
-	return EXEC_OK;
+	return exec_long(q, idx, total, st);
 }
 
-static enum exec exec_tso(struct sv_qp *q, uint32_t idx, enum ibv_wc_status *st)
+static __attribute__((noinline)) enum exec exec_tso(struct sv_qp *q, uint32_t idx, enum ibv_wc_status *st)
 {
 	const struct sv_wqe *e = sv_sqe(q, idx);
 	struct sv_wire *w = q->w;
@@ -159,7 +168,7 @@ static enum exec exec_tso(struct sv_qp *q, uint32_t idx, enum ibv_wc_status *st)
 }
 
 /* Everything that isn't done completes with a flush error. tx_lock held. */
-static void sq_flush(struct sv_qp *q)
+static __attribute__((noinline, cold)) void sq_flush(struct sv_qp *q)
 {
 	struct sv_wire *w = q->w;
 	uint32_t i;
@@ -172,7 +181,7 @@ static void sq_flush(struct sv_qp *q)
 	q->sq_exec = q->sq_head;
 }
 
-static void sq_fail(struct sv_qp *q, uint32_t idx, enum ibv_wc_status st)
+static __attribute__((noinline, cold)) void sq_fail(struct sv_qp *q, uint32_t idx, enum ibv_wc_status st)
 {
 	sv_tx_kick(q->w);
 	sv_tx_retire(q->w, on_sent);
@@ -202,7 +211,7 @@ static bool sq_run(struct sv_qp *q)
 }
 
 /* A WQE that has to wait can't refer to memory that the caller may reuse. */
-static void sq_stash(struct sv_qp *q, uint32_t idx)
+static __attribute__((noinline, cold)) void sq_stash(struct sv_qp *q, uint32_t idx)
 {
 	struct sv_wqe *e = sv_sqe(q, idx);
 	uint8_t *p = q->stash + (size_t)(idx & q->sq_mask) * q->stash_stride;
@@ -226,7 +235,7 @@ static void sq_stash(struct sv_qp *q, uint32_t idx)
 }
 
 /* tx_lock held */
-static void progress_locked(struct sv_wire *w)
+static __attribute__((noinline, cold)) void progress_locked(struct sv_wire *w)
 {
 	unsigned i;
 
@@ -378,21 +387,10 @@ int sv_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr, struct ibv_recv_wr
 	return err;
 }
 
-/* Copy a frame into the buffers of one receive request. rx_lock held. */
-static enum ibv_wc_status scatter(struct sv_qp *q, const struct sv_wqe *e, const struct sv_frame *f)
+static __attribute__((noinline, cold)) enum ibv_wc_status scatter_pieces(struct sv_qp *q, const struct sv_wqe *e, const struct sv_frame *f)
 {
 	uint32_t i = 0, used = 0, fi, fo;
 
-	if (sv_likely(e->nsge == 1 && f->n == 1)) {
-		void *p = sv_mem(q->ctx, q->qp.pd, &e->sge[0], true);
-
-		if (sv_unlikely(p == NULL))
-			return IBV_WC_LOC_PROT_ERR;
-		if (sv_unlikely(f->len > e->sge[0].length))
-			return IBV_WC_LOC_LEN_ERR;
-		memcpy(p, f->frag[0].p, f->len);
-		return IBV_WC_SUCCESS;
-	}
 	for (fi = 0; fi < f->n; fi++) {
 		for (fo = 0; fo < f->frag[fi].len;) {
 			uint32_t n = f->frag[fi].len - fo;
@@ -416,13 +414,27 @@ static enum ibv_wc_status scatter(struct sv_qp *q, const struct sv_wqe *e, const
 	return IBV_WC_SUCCESS;
 }
 
-static bool frame_csum_ok(const struct sv_frame *f)
+/* Copy a frame into the buffers of one receive request. rx_lock held. */
+static enum ibv_wc_status scatter(struct sv_qp *q, const struct sv_wqe *e, const struct sv_frame *f)
+{
+	if (sv_likely(e->nsge == 1 && f->n == 1)) {
+		void *p = sv_mem(q->ctx, q->qp.pd, &e->sge[0], true);
+
+		if (sv_unlikely(p == NULL))
+			return IBV_WC_LOC_PROT_ERR;
+		if (sv_unlikely(f->len > e->sge[0].length))
+			return IBV_WC_LOC_LEN_ERR;
+		memcpy(p, f->frag[0].p, f->len);
+		return IBV_WC_SUCCESS;
+	}
+	return scatter_pieces(q, e, f);
+}
+
+static __attribute__((noinline, cold)) bool pieces_csum_ok(const struct sv_frame *f)
 {
 	uint8_t tmp[SV_FRAME_MAX];
 	uint32_t n = 0, i;
 
-	if (sv_likely(f->n == 1))
-		return sv_csum_ok4(f->frag[0].p, f->len);
 	if (f->len > sizeof tmp)
 		return false;
 	for (i = 0; i < f->n; n += f->frag[i++].len)
@@ -430,8 +442,13 @@ static bool frame_csum_ok(const struct sv_frame *f)
 	return sv_csum_ok4(tmp, n);
 }
 
+static inline bool frame_csum_ok(const struct sv_frame *f)
+{
+	return sv_likely(f->n == 1) ? sv_csum_ok4(f->frag[0].p, f->len) : pieces_csum_ok(f);
+}
+
 /* Empty the receive queue with flush errors. rx_lock held. */
-static void rq_flush(struct sv_qp *q)
+static __attribute__((noinline, cold)) void rq_flush(struct sv_qp *q)
 {
 	uint32_t head = __atomic_load_n(&q->rq_head, __ATOMIC_ACQUIRE);
 
@@ -502,6 +519,16 @@ unsigned sv_pump(struct sv_wire *w, struct sv_chan *self)
 	return n;
 }
 
+/* Nothing to do: time to give back what is owed. */
+void sv_rx_settle(struct sv_wire *w)
+{
+	if (!sv_trylock(&w->rx_lock))
+		return;
+	if (w->rx_owed != 0)
+		sv_rx_publish(w);
+	sv_unlock(&w->rx_lock);
+}
+
 void sv_qp_error(struct sv_qp *q)
 {
 	struct sv_wire *w = q->w;
@@ -527,8 +554,13 @@ static inline bool cq_ready(struct sv_cq *q)
 		return true;
 	if (sv_unlikely(sv_stalled(w)) && q->tx_users > 0)
 		sv_progress(w);
-	else if (q->rx_users == 0 || !sv_rx_ready(w))
+	else if (q->rx_users == 0)
 		return false;
+	else if (!sv_rx_ready(w)) {
+		if (sv_unlikely(__atomic_load_n(&w->rx_owed, __ATOMIC_RELAXED) != 0))
+			sv_rx_settle(w);
+		return false;
+	}
 	if (sv_trylock(&w->rx_lock)) { /* else someone else is at it, the next poll will see the result */
 		sv_pump(w, NULL);
 		sv_unlock(&w->rx_lock);

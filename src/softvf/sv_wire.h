@@ -36,6 +36,7 @@
 
 #define SV_RX_FRAMES 2048u
 #define SV_RX_FEW 512u /* enough for a line-rate burst of 60 us at 100 Gbit/s, small enough for the second-level cache */
+#define SV_RX_OWED 32u /* frames that may wait for being given back: a small part of SV_RX_FEW */
 #define SV_TX_FRAMES 2048u
 #define SV_XDP_HEADROOM 256u /* the kernel leaves it in front of a received frame; metadata ends there */
 #define SV_FRAME_MAX 9728u   /* longest frame, headers included */
@@ -115,6 +116,7 @@ struct sv_wire {
 	uint32_t rx_solo;     /* frames without a QP number in front are this one's; 0: there are none (any more) */
 	uint32_t rx_solo_end; /* the first frame that is sure to have one, if rx_solo_ends */
 	bool rx_solo_ends;
+	uint32_t rx_owed;     /* chunks and descriptors that the kernel hasn't been given back yet */
 	uint32_t rx_nfree;
 	uint32_t rx_free[SV_RX_FRAMES];
 	void *owner[SV_WIRE_QPS]; /* by QP number */
@@ -263,6 +265,18 @@ static inline void sv_rx_fill(struct sv_wire *w)
 	}
 }
 
+/*
+ * Give chunks and descriptors back to the kernel. The lines written here are in the cache of the CPU that the sender runs on, and every
+ * locked instruction behind the stores waits for them: 0.1 to 0.35 us, so it is done when there's nothing else to do.
+ */
+static inline void sv_rx_publish(struct sv_wire *w)
+{
+	__atomic_store_n(&w->rx_owed, 0, __ATOMIC_RELAXED);
+	sv_rx_fill(w);
+	__atomic_store_n(w->fill.prod, w->fill.p, __ATOMIC_RELEASE);
+	__atomic_store_n(w->rx.cons, w->rx.c, __ATOMIC_RELEASE);
+}
+
 /* After a batch of n gets and puts. */
 static inline void sv_rx_commit(struct sv_wire *w, unsigned n)
 {
@@ -275,10 +289,10 @@ static inline void sv_rx_commit(struct sv_wire *w, unsigned n)
 		w->rx_want /= 2;
 		w->rx_quiet = 0;
 	}
-	sv_rx_fill(w);
-	__atomic_store_n(w->fill.prod, w->fill.p, __ATOMIC_RELEASE);
-	__atomic_store_n(w->rx.cons, w->rx.c, __ATOMIC_RELEASE);
 	__atomic_store_n(&w->rx_seen, w->rx.c, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->rx_owed, w->rx_owed + n, __ATOMIC_RELAXED);
+	if (w->rx_owed >= SV_RX_OWED)
+		sv_rx_publish(w);
 }
 
 /* ---- TX: tx_lock held ---- */

@@ -99,6 +99,14 @@ static void publish(struct sv_steer *s)
 	__atomic_store_n(&s->skel->bss->active, active ^ 1, __ATOMIC_RELEASE);
 }
 
+/* The rules have changed: what the program remembers is void. */
+static void forget(struct sv_steer *s)
+{
+	uint32_t next = s->skel->bss->gen + 1;
+
+	__atomic_store_n(&s->skel->bss->gen, next != 0 ? next : 1, __ATOMIC_RELEASE);
+}
+
 /* A run of an XDP program is an RCU read-side section: MEMBARRIER_CMD_GLOBAL waits for one. */
 static bool grace(void) { return HV_SYS(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0, 0, 0, 0) >= 0; }
 
@@ -154,6 +162,7 @@ int sv_steer_attach(struct sv_wire *w)
 	r = sv_skel__load(s->skel);
 	if (r < 0)
 		return r;
+	forget(s);
 	m = (struct bpf_map_desc *)(void *)&s->skel->maps;
 	for (i = 0; i < sizeof s->skel->maps / sizeof *m; i++) /* out of the way of the program's numbers */
 		m[i].map_fd = hv_sys_high(m[i].map_fd);
@@ -231,6 +240,8 @@ int sv_rule_add(struct sv_wire *w, const struct sv_match *m, uint32_t prio, uint
 		r = -ENOSPC;
 	if (r == 0 && s->cls[slot].rules++ == 0)
 		publish(s);
+	if (r == 0)
+		forget(s);
 out:
 	if (r == 0) {
 		rule->next = w->rules;
@@ -263,6 +274,7 @@ void sv_rule_del(struct sv_wire *w, struct sv_wire_rule *rule)
 			(void)map_op(BPF_MAP_DELETE_ELEM, s->skel->maps.flows4.map_fd, &k4, NULL, 0);
 		if (--s->cls[rule->slot].rules == 0)
 			publish(s);
+		forget(s);
 	}
 	free(rule);
 	pthread_mutex_unlock(&w->ctl);

@@ -130,6 +130,7 @@ static void xsk_free(struct sv_wire *w)
 	bool mapped = w->pid == hv_sys_getpid(); /* a forked child didn't inherit these mappings: something else may be there */
 
 	__atomic_store_n(&w->rx_seen, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->rx_owed, 0, __ATOMIC_RELAXED);
 	w->rx_prod = &w->zero;
 	/* the mappings pin the socket: as long as they exist the queue stays taken */
 	ring_unmap(&w->rx, mapped);
