@@ -197,6 +197,7 @@ static void note_rexmit(struct hv_tcb *t, uint32_t len, uint32_t mss, uint64_t n
 	t->total_rexmit += segs;
 	t->bytes_rexmit += len;
 	t->last_tx_us = now;
+	t->rexmit_us = (uint32_t)now;
 	if ((t->tf & TF_UNDO) != 0) {
 		if ((t->tf & TF_UNDO_RX) == 0) {
 			t->tf |= TF_UNDO_RX;

@@ -108,8 +108,9 @@ void hv_rec_sent(struct hv_tcb *t, struct hv_env *env, uint32_t seq, uint32_t en
 
 	if (t->rec_n != 0) {
 		r = hv_rec(t, t->rec_n - 1u);
-		/* same poll, or so close that no decision could tell them apart */
-		if (r->st == XR_PLAIN && r->flags == flags && now32 - r->xmit_us <= t->srtt8 >> 7) {
+		/* Same poll, or close to it. Not if something was retransmitted in between: RACK will ask which of the two was sent first. */
+		if (r->st == XR_PLAIN && r->flags == flags && now32 - r->xmit_us <= t->srtt8 >> 7 &&
+		    (t->ca == HV_CA_OPEN || hv_seq_lt(t->rexmit_us, r->xmit_us))) {
 			r->end = end;
 			return;
 		}
@@ -260,7 +261,8 @@ void hv_sack_apply(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *se
 			ai->dsack = true;
 			if ((t->tf & TF_TLP_OUT) != 0 && e == t->tlp_end)
 				ai->dsack_tlp = true;
-			if ((t->tf & TF_UNDO) != 0) {
+			/* what was resent before this reduction says nothing about it */
+			if ((t->tf & TF_UNDO) != 0 && hv_seq_gt(e, t->undo_una)) {
 				uint32_t n = e - s;
 
 				t->undo_rexmit = t->undo_rexmit > n ? t->undo_rexmit - n : 0;

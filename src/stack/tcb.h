@@ -181,6 +181,7 @@ struct hv_tcb {
 	uint32_t rack_mult, rack_persist, rack_round_end;
 	uint32_t tlp_end;
 	uint32_t undo_cwnd, undo_ssthresh, undo_una, undo_rexmit, undo_tsval;
+	uint32_t rexmit_us; /* when something was retransmitted last */
 	uint32_t cwr_end;
 	uint32_t import_end;
 	uint32_t min_rtt_prev;

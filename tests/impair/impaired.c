@@ -2,7 +2,7 @@
  * impaired.c - one connection through a bad network: kernel to kernel, or src/stack at either end; says what came of it as one line of JSON.
  *
  *   impaired [--a=kernel|stack] [--b=kernel|stack] [--sender=a|b] [--connect=a|b] [--family=4|6] [--bytes=N | --rounds=N --request=N --response=N]
- *            [--cc=cubic|reno] [--pcap=FILE] [--limit=SECONDS] [what relay.h takes]
+ *            [--cc=cubic|reno] [--pcap-a=FILE] [--pcap-b=FILE] [--limit=SECONDS] [what relay.h takes]
  *
  * Time runs from the client's first write() to its last read() (bulk: the receiver's). Needs root for network namespaces and TAP devices.
  */
@@ -133,7 +133,7 @@ static void usage(void)
 	    "  --sender=a|b --connect=a|b --family=4|6\n"
 	    "  --bytes=N         one transfer, or\n"
 	    "  --rounds=N --request=N --response=N\n"
-	    "  --cc=cubic|reno --rmem=MAX --wmem=MAX --pcap=FILE --limit=SECONDS\n%s", relay_usage);
+	    "  --cc=cubic|reno --rmem=MAX --wmem=MAX --pcap-a=FILE --pcap-b=FILE --limit=SECONDS\n%s", relay_usage);
 	exit(2);
 }
 
@@ -143,7 +143,7 @@ int main(int argc, char **argv)
 	static struct meet meet;
 	struct relay_conf rc = { .delay_us = 5000, .queue = 250000, .hold_us = 3000 };
 	struct relay_count n[2];
-	struct pcap *pcap = NULL;
+	struct pcap *pcap[2] = { NULL, NULL };
 	unsigned sender = 0, connects = 0, limit = 60;
 	uint64_t request = 1000000, response = 0, rounds = 1, ns;
 	struct app *from, *to, *last;
@@ -191,8 +191,8 @@ int main(int argc, char **argv)
 			end[0].rmem_max = end[1].rmem_max = (uint32_t)atoi(v);
 		else if (IS("--wmem"))
 			end[0].wmem_max = end[1].wmem_max = (uint32_t)atoi(v);
-		else if (IS("--pcap"))
-			pcap = pcap_open(v);
+		else if (IS("--pcap-a") || IS("--pcap-b"))
+			pcap[argv[i][7] - 'a'] = pcap_open(v);
 		else if (IS("--limit"))
 			limit = (unsigned)atoi(v);
 		else
@@ -233,7 +233,7 @@ int main(int argc, char **argv)
 			fd[i] = end[i].fd;
 		}
 	}
-	r = relay_new(&rc, fd[0], fd[1], pcap);
+	r = relay_new(&rc, fd[0], fd[1], pcap[0], pcap[1]);
 	pthread_create(&rt, NULL, relay_thread, r);
 	pthread_barrier_wait(&meet.ready);
 	pthread_barrier_wait(&meet.connected);
@@ -259,7 +259,9 @@ int main(int argc, char **argv)
 	    (unsigned long long)(n[0].doubled + n[1].doubled), (unsigned long long)(n[0].refused + n[1].refused),
 	    (unsigned long long)(n[0].resets + n[1].resets));
 	relay_free(r);
-	if (pcap != NULL)
-		pcap_close(pcap);
+	for (unsigned i = 0; i < 2; i++) {
+		if (pcap[i] != NULL)
+			pcap_close(pcap[i]);
+	}
 	return from->mismatches + to->mismatches != 0;
 }

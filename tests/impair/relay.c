@@ -40,7 +40,7 @@ struct way { /* one direction */
 struct relay {
 	struct relay_conf c;
 	int fd[2];
-	struct pcap *pcap;
+	struct pcap *pcap[2];
 	atomic_bool armed, stop;
 	struct way way[2];
 	struct frame **heap, *free;
@@ -218,6 +218,8 @@ static void accept_frame(struct relay *r, unsigned from, struct frame *f, uint64
 	uint64_t i, at = now;
 
 	w->count.frames++;
+	if (r->pcap[from] != NULL)
+		pcap_write(r->pcap[from], now / 1000, f->data, f->len);
 	if (lose(r, from, f->data, f->len)) {
 		w->count.lost++;
 		w->index++;
@@ -262,8 +264,8 @@ static void accept_frame(struct relay *r, unsigned from, struct frame *f, uint64
 
 static void deliver(struct relay *r, struct frame *f)
 {
-	if (r->pcap != NULL)
-		pcap_write(r->pcap, relay_now_ns() / 1000, f->data, f->len);
+	if (r->pcap[f->to] != NULL)
+		pcap_write(r->pcap[f->to], relay_now_ns() / 1000, f->data, f->len);
 	while (write(r->fd[f->to], f->data, f->len) < 0) {
 		if (errno == EINTR)
 			continue;
@@ -274,7 +276,7 @@ static void deliver(struct relay *r, struct frame *f)
 	r->free = f;
 }
 
-struct relay *relay_new(const struct relay_conf *c, int fd_a, int fd_b, struct pcap *pcap)
+struct relay *relay_new(const struct relay_conf *c, int fd_a, int fd_b, struct pcap *pcap_a, struct pcap *pcap_b)
 {
 	struct relay *r = calloc(1, sizeof *r);
 
@@ -283,7 +285,8 @@ struct relay *relay_new(const struct relay_conf *c, int fd_a, int fd_b, struct p
 	r->c = *c;
 	r->fd[0] = fd_a;
 	r->fd[1] = fd_b;
-	r->pcap = pcap;
+	r->pcap[0] = pcap_a;
+	r->pcap[1] = pcap_b;
 	for (unsigned i = 0; i < 2; i++) {
 		fcntl(r->fd[i], F_SETFL, fcntl(r->fd[i], F_GETFL) | O_NONBLOCK);
 		r->way[i].seen = calloc(SEEN, sizeof *r->way[i].seen);

@@ -1,8 +1,8 @@
 # Unit tests of src/stack: packet in, packet out, virtual clock.
 if HAVE_CMOCKA
-UNIT_TESTS += stack_seq stack_trim stack_wire stack_udp stack_recv stack_send stack_move
+UNIT_TESTS += stack_seq stack_trim stack_wire stack_udp stack_recv stack_send stack_loss stack_move
 endif
-EXTRA_PROGRAMS += stack_seq stack_trim stack_wire stack_udp stack_recv stack_send stack_move
+EXTRA_PROGRAMS += stack_seq stack_trim stack_wire stack_udp stack_recv stack_send stack_loss stack_move
 stack_rig = tests/unit/stack_rig.c tests/unit/stack_rig.h tests/sim/host.c tests/sim/host.h tests/sim/seg.c tests/sim/seg.h tests/sim/prng.h
 stack_wire_SOURCES = tests/unit/stack_wire.c $(stack_rig)
 stack_wire_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
@@ -16,6 +16,9 @@ stack_recv_LDADD = libhvstack.la $(CMOCKA_LIBS)
 stack_send_SOURCES = tests/unit/stack_send.c $(stack_rig)
 stack_send_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 stack_send_LDADD = libhvstack.la $(CMOCKA_LIBS)
+stack_loss_SOURCES = tests/unit/stack_loss.c $(stack_rig)
+stack_loss_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+stack_loss_LDADD = libhvstack.la $(CMOCKA_LIBS)
 stack_move_SOURCES = tests/unit/stack_move.c $(stack_rig)
 stack_move_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 stack_move_LDADD = libhvstack.la $(CMOCKA_LIBS)

@@ -1,0 +1,129 @@
+/*
+ * stack_loss.c - loss recovery against scripts taken from transfers over bad networks: what is resent, when, and what it does to the window.
+ */
+#include "stack_rig.h"
+
+static struct rig r;
+
+static int setup(void **state)
+{
+	(void)state;
+	rig_init(&r);
+	r.img.opts = HV_TCPO_SACK;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	rig_end(&r);
+	return 0;
+}
+
+static struct hv_tcp_stat stat_now(void)
+{
+	struct hv_tcp_stat st;
+
+	hv_tcp_stat(r.h.tcb, &st);
+	return st;
+}
+
+/* Takes everything that came out; true if it contained octet `seq`. */
+static bool came_out(uint32_t seq)
+{
+	bool found = false;
+
+	while (r.at_out != r.n_out) {
+		struct rig_seg *s = rig_take(&r);
+
+		found |= s->len != 0 && seq - s->seq < s->len;
+	}
+	return found;
+}
+
+/*
+ * New data, a retransmission and again new data within a fraction of the round trip. The delivery of the retransmission says something about
+ * what was sent before it, not about what was sent after it.
+ */
+static void new_data_around_a_retransmission(void **state)
+{
+	(void)state;
+	r.img.snd_cwnd = 20;
+	rig_start(&r);
+	rig_write(&r, 60000);
+	assert_int_equal(r.n_out, 20);
+	rig_drop_out(&r);
+	r.now += 10000;
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 4000 } });
+	assert_true(came_out(0));
+	r.now += 50;
+	in(&r, .ack = 0, .nsack = 2, .sack = { { 5000, 9000 }, { 1000, 4000 } });
+	assert_true(came_out(4000));
+	for (uint32_t e = 10; e <= 18; e++) {
+		r.now += 50;
+		in(&r, .ack = 0, .nsack = 3, .sack = { { 5000, 1000 * e }, { 1000, 4000 } });
+	}
+	r.now += 50;
+	in(&r, .ack = 0, .nsack = 3, .sack = { { 19000, 20000 }, { 5000, 18000 }, { 1000, 4000 } });
+	came_out(0);
+	/* new data before, between and after */
+	uint32_t end = r.img.snd_una - r.iss + hv_tcp_outq(r.h.tcb) - hv_tcp_outq_nsd(r.h.tcb);
+	assert_true(end > 22000);
+	/* A round trip later: segment 0 has arrived again, the first piece of new data and then segment 4000 too; 18000 is lost once more. */
+	r.now += 9500;
+	in(&r, .ack = 4000, .nsack = 2, .sack = { { 19000, 20000 }, { 5000, 18000 } });
+	assert_false(came_out(4000));
+	in(&r, .ack = 4000, .nsack = 2, .sack = { { 19000, 21000 }, { 5000, 18000 } });
+	r.now += 20;
+	in(&r, .ack = 18000, .nsack = 1, .sack = { { 19000, 21000 } });
+	while (r.at_out != r.n_out) {
+		struct rig_seg *s = rig_take(&r);
+
+		if (s->seq >= 21000 && s->seq < end)
+			fail_msg("%u:%u was resent, though nothing sent later has arrived", s->seq, s->seq + s->len);
+	}
+	in(&r, .ack = end);
+	rig_drop_out(&r);
+}
+
+/* Duplicates of what was resent in an earlier recovery don't say that this one was needless. */
+static void old_duplicates_undo_nothing(void **state)
+{
+	uint32_t ssthresh;
+
+	(void)state;
+	r.img.snd_cwnd = 20;
+	rig_start(&r);
+	rig_write(&r, 20000);
+	rig_drop_out(&r);
+	r.now += 10000;
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 5000 } });
+	assert_true(came_out(0));
+	assert_int_equal(stat_now().ca_state, 3);
+	r.now += 10000;
+	in(&r, .ack = 20000);
+	assert_int_equal(stat_now().ca_state, 0);
+	ssthresh = stat_now().ssthresh;
+	rig_write(&r, 14000);
+	rig_drop_out(&r);
+	r.now += 10000;
+	in(&r, .ack = 20000, .nsack = 1, .sack = { { 21000, 25000 } });
+	assert_true(came_out(20000));
+	assert_int_equal(stat_now().ca_state, 3);
+	in(&r, .ack = 20000, .nsack = 2, .sack = { { 0, 1000 }, { 21000, 25000 } });
+	in(&r, .ack = 20000, .nsack = 2, .sack = { { 4000, 6000 }, { 21000, 25000 } });
+	assert_int_equal(stat_now().ca_state, 3);
+	assert_true(stat_now().ssthresh < ssthresh);
+	/* one about this recovery does */
+	in(&r, .ack = 26000, .nsack = 2, .sack = { { 20000, 21000 }, { 20000, 26000 } });
+	rig_drop_out(&r);
+	in(&r, .ack = 34000);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+int main(void)
+{
+	const struct CMUnitTest tests[] = { T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
