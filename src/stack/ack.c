@@ -140,7 +140,7 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 	reo = hv_recovery_ack(t, env, seg, &ai, now);
 	if (ai.acked != 0 && t->ca != HV_CA_RECOVERY) {
 		if (hv_cwnd_limited(t, ai.prior_flight))
-			hv_cc_ack(t, ai.acked, now);
+			hv_cc_ack(t, ai.acked, ai.rtt_last, now);
 	}
 	if (reo != 0)
 		hv_set_rtx(t, HV_RTX_REO, now + reo);

@@ -1,5 +1,5 @@
 /*
- * cc.h - congestion control: the hooks of cubic.c and reno.c, chosen by TF_RENO (a branch, not an indirect call).
+ * cc.h - congestion control: the hooks of cubic.c, reno.c and hystart.c, chosen by TF_RENO (a branch, not an indirect call).
  *
  * cwnd and ssthresh are in octets. Private to src/stack; ring lock.
  */
@@ -12,6 +12,7 @@ void hv_cubic_ack(struct hv_tcb *t, uint32_t acked, uint64_t now);
 uint32_t hv_cubic_ssthresh(struct hv_tcb *t);
 void hv_cubic_rto(struct hv_tcb *t);
 void hv_cubic_idle(struct hv_tcb *t, uint64_t idle_us);
+void hv_hystart_ack(struct hv_tcb *t, uint32_t acked, uint32_t rtt);
 void hv_reno_ack(struct hv_tcb *t, uint32_t acked);
 uint32_t hv_reno_ssthresh(const struct hv_tcb *t);
 
@@ -19,11 +20,17 @@ static inline uint32_t hv_iw(const struct hv_tcb *t)
 {
 	return HV_IW_SEGS * t->mss; /* RFC 6928 */
 }
-/* New data was acknowledged outside of fast recovery, and cwnd was what limited us. Slow start is common to both (RFC 5681 3.1). */
-static inline void hv_cc_ack(struct hv_tcb *t, uint32_t acked, uint64_t now)
+/* New data was acknowledged outside of fast recovery, and cwnd was what limited us. Slow start is common to both (RFC 5681 3.1); the first
+ * one of a connection ends before the bottleneck's queue overflows, if it can be seen coming. rtt: this ACK's sample in us, 0 = none. */
+static inline void hv_cc_ack(struct hv_tcb *t, uint32_t acked, uint32_t rtt, uint64_t now)
 {
 	if (t->cwnd < t->ssthresh) {
 		uint32_t n = hv_min32(acked, t->ssthresh - t->cwnd);
+
+		if (t->ssthresh >= HV_SSTHRESH_INF) {
+			hv_hystart_ack(t, acked, rtt);
+			return;
+		}
 
 		t->cwnd += n;
 		acked -= n;

@@ -237,7 +237,7 @@ static __attribute__((noinline)) unsigned predicted(struct hv_tcb *t, struct hv_
 			t->backoff = 0;
 			t->nrtx = 0;
 			if (hv_cwnd_limited(t, flight))
-				hv_cc_ack(t, acked, now);
+				hv_cc_ack(t, acked, (uint32_t)now - t->timed_us, now);
 			if (hv_unlikely(watch))
 				act |= hv_space_event(t, was_writable);
 			if (hv_likely(t->snd_una == t->snd_end))

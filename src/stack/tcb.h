@@ -113,6 +113,14 @@ struct hv_cubic {
 	uint64_t epoch_us; /* 0: no epoch */
 };
 
+/* RFC 9406; all zero is "no round yet". RTTs in us, 0 = none. */
+struct hv_hystart {
+	uint32_t round_end, last_min, cur_min, css_base;
+	uint16_t samples;
+	uint8_t css_rounds; /* left; 0: not in conservative slow start */
+	bool started;
+};
+
 struct hv_tcb {
 	/* line 0: every segment, both directions */
 	_Alignas(64) uint32_t rcv_nxt;
@@ -186,6 +194,7 @@ struct hv_tcb {
 	uint32_t import_end;
 	uint32_t min_rtt_prev;
 	struct hv_cubic cubic;
+	struct hv_hystart hystart;
 	/* cold: the rest */
 	struct hv_tuple tuple;
 	uint64_t challenge_at;   /* earliest time of the next challenge ACK */

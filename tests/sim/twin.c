@@ -187,7 +187,7 @@ static const struct { const char *name; size_t off, size; } fields[] = {
 	F(ca), F(rtx_kind), F(last_rx_us), F(last_tx_us), F(bytes_in), F(rttvar4), F(snd_sml), F(max_wnd), F(min_rtt), F(segs_in),
 	F(segs_out), F(ssthresh), F(peer_delack_us), F(nrsack), F(quick), F(backoff), F(nrtx), F(probes), F(ndsack), F(sacked_out), F(lost_out),
 	F(reno_sacked), F(tx_cur), F(tx_cur_base), F(rec_chunk), F(rack_mult), F(rack_persist), F(rack_xmit_us), F(undo_cwnd), F(min_rtt_prev),
-	F(min_rtt_at), F(cubic), F(ts_recent_at), F(stall_us), F(ka_at), F(ka_sent), F(bytes_acked), F(dupacks),
+	F(min_rtt_at), F(cubic), F(hystart), F(ts_recent_at), F(stall_us), F(ka_at), F(ka_sent), F(bytes_acked), F(dupacks),
 };
 
 /* All fields that differ, as far as they fit. */

@@ -120,10 +120,93 @@ static void old_duplicates_undo_nothing(void **state)
 	in(&r, .ack = 34000);
 }
 
+/* One round: every segment in flight is acknowledged by itself, rtt_us after it was sent; returns how many. */
+static uint32_t round_trip(uint32_t rtt_us)
+{
+	uint32_t una = r.img.snd_una - r.iss, n = 0, end;
+
+	while (rig_write(&r, 10000) == 10000)
+		;
+	end = r.img.snd_end - r.iss - hv_tcp_outq_nsd(r.h.tcb);
+	rig_drop_out(&r);
+	r.now += rtt_us;
+	for (; una != end; n++) {
+		una += 1000;
+		r.now++;
+		in(&r, .ack = una, .wnd = 4000000);
+		rig_drop_out(&r);
+	}
+	r.img.snd_una = r.iss + una;
+	return n;
+}
+
+static void start_slowly(uint32_t segs)
+{
+	r.img.opts = HV_TCPO_SACK | HV_TCPO_WS;
+	r.img.snd_wscale = 7;
+	r.img.snd_wnd = r.img.max_window = 4000000;
+	r.img.sndbuf = 240000;
+	r.img.snd_cwnd = segs;
+	rig_start(&r);
+}
+
+/* RFC 9406: round trips that grow by more than an eighth and 4 ms slow the growth down, five rounds later it is congestion avoidance. */
+static void slow_start_ends_before_the_queue_does(void **state)
+{
+	uint32_t n;
+
+	(void)state;
+	start_slowly(2);
+	for (n = 2; n <= 8; n *= 2)
+		assert_int_equal(round_trip(10000), n);
+	assert_int_equal(round_trip(15000), 16);
+	assert_in_range(stat_now().cwnd, 24, 30); /* doubled by some ACKs, then a quarter of that */
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(stat_now().ssthresh, 0x7fffffff);
+		n = stat_now().cwnd;
+		round_trip(15000);
+		assert_in_range(stat_now().cwnd, n, n + n / 4 + 1);
+	}
+	assert_in_range(stat_now().ssthresh, n, stat_now().cwnd);
+	assert_int_equal(r.h.cnt.rexmit_segs, 0);
+}
+
+/* ... goes on as before when it was only jitter ... */
+static void slow_start_survives_jitter(void **state)
+{
+	uint32_t n;
+
+	(void)state;
+	start_slowly(2);
+	for (n = 2; n <= 8; n *= 2)
+		assert_int_equal(round_trip(10000), n);
+	round_trip(15000);
+	assert_in_range(stat_now().cwnd, 24, 30);
+	round_trip(10000);
+	n = stat_now().cwnd;
+	round_trip(10000);
+	assert_true(stat_now().cwnd >= 2 * n - 4);
+	assert_int_equal(stat_now().ssthresh, 0x7fffffff);
+}
+
+/* ... and doesn't care for less than 4 ms. */
+static void slow_start_ignores_little(void **state)
+{
+	(void)state;
+	start_slowly(2);
+	for (uint32_t n = 2; n <= 8; n *= 2)
+		assert_int_equal(round_trip(1000), n);
+	for (uint32_t n = 16; n <= 128; n *= 2)
+		assert_int_equal(round_trip(4900), n);
+	assert_int_equal(stat_now().ssthresh, 0x7fffffff);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing) };
+	const struct CMUnitTest tests[] = { T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
+		T(slow_start_ends_before_the_queue_does), T(slow_start_survives_jitter),
+		T(slow_start_ignores_little) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
