@@ -97,11 +97,8 @@ struct event {
 struct stall {
 	bool on;
 	uint64_t since, longest; /* longest: in us, of all */
-	uint32_t from;           /* the octet that is waited for */
-	uint32_t rto;            /* the sender's when the wait began, not backed off */
-	uint32_t backoff, tries; /* ... how often it had been doubled then; tries after an RTO that came to nothing since */
-	uint32_t n;
-	struct { uint32_t seq, end; } lost[4096]; /* frames of data that the network lost */
+	uint32_t rto, srtt;      /* the sender's when the wait began; rto: not backed off */
+	uint32_t backoff, tries; /* how often it had been doubled then; retransmissions after an RTO that came to nothing since */
 };
 
 /* One bulk transfer from side 0 to side 1, or more than one over the same links. */
@@ -138,7 +135,7 @@ bool world_run(struct world *w, uint64_t seed, const struct world_opts *o);
 /* bulk.c: the same for a transfer without chance in what the ends do. */
 bool bulk_matrix(FILE *out);
 bool bulk_fairness(FILE *out);
-void bulk_lost(struct world *w, uint32_t from, const uint8_t *frame, uint32_t len);
+void bulk_lost(struct world *w);
 void bulk_moved(struct world *w);
 
 /* setup.c */
