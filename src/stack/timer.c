@@ -35,12 +35,17 @@ static uint64_t rto_at(const struct hv_tcb *t, uint64_t now)
 }
 
 /* Not later than the RTO of the oldest segment would come. */
-static inline void arm_probe(struct hv_tcb *t, uint64_t now)
+static inline void arm_probe(struct hv_tcb *t, uint64_t now, bool restart)
 {
-	int32_t p = (int32_t)hv_min32(pto(t), HV_RTO_MAX), left = hv_seq_diff(head_xmit(t) + hv_rto(t), (uint32_t)now);
+	int32_t p = (int32_t)hv_min32(pto(t), HV_RTO_MAX), left = (int32_t)hv_rto(t);
 
-	if (p > left)
-		p = left > 0 ? left : 1;
+	if (!restart) {
+		left = hv_seq_diff(head_xmit(t) + hv_rto(t), (uint32_t)now);
+		if (left <= 0 && t->rtx_kind == HV_RTX_TLP)
+			return;
+	}
+	if (p > left && left > 0) /* else the oldest has outlived an RTO that was undone, and a probe needn't go at once */
+		p = left;
 	hv_set_rtx(t, HV_RTX_TLP, now + (uint32_t)p);
 }
 
@@ -60,7 +65,7 @@ void hv_timer_rearm(struct hv_tcb *t, uint64_t now)
 		return;
 	}
 	if (tlp_possible(t))
-		arm_probe(t, now);
+		arm_probe(t, now, true); /* RFC 6298 5.3 */
 	else
 		hv_set_rtx(t, HV_RTX_RTO, rto_at(t, now));
 }
@@ -79,7 +84,7 @@ void hv_timer_sent(struct hv_tcb *t, uint64_t now)
 		break;
 	case HV_RTX_TLP:
 		if (tlp_possible(t)) {
-			arm_probe(t, now);
+			arm_probe(t, now, false);
 			return;
 		}
 		break;
@@ -91,7 +96,7 @@ void hv_timer_sent(struct hv_tcb *t, uint64_t now)
 		return;
 	}
 	if (tlp_possible(t))
-		arm_probe(t, now);
+		arm_probe(t, now, false);
 	else
 		hv_set_rtx(t, HV_RTX_RTO, rto_at(t, now));
 }
