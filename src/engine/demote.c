@@ -321,11 +321,18 @@ static bool orphan(struct hv_sock *s, int fd)
 unsigned hv_demote_all_locked(enum hv_why why, bool lost)
 {
 	struct hv_sock *s = G.vf_socks, *next;
+	uint32_t pass = ++G.pass;
 	unsigned refused = 0;
 
 	for (; s != NULL; s = next) {
 		next = s->p->v_next;
+		if (s->p->pass == pass)
+			continue; /* refused in this pass already */
+		s->p->pass = pass;
 		refused += hv_demote_locked(s, why, lost) != 0;
+		/* Each demotion empties the ring, and a FIN in there sends its own socket back. */
+		if (next != NULL && !hv_sock_vf(next))
+			next = G.vf_socks;
 	}
 	return refused;
 }

@@ -107,6 +107,8 @@ struct hv_sock_priv {
 	uint32_t pend_count;
 	bool demote_pending;                  /* the kernel refused it back for now; retried */
 	bool pend_lost;
+	uint32_t pass;                        /* of hv_demote_all_locked() that has been here */
+	bool slow;                            /* gave the ring's buffers back by force: promoted again only when it has read */
 	enum hv_why pend_why;
 	uint64_t orphan_us;                   /* closed by the program, not taken back by the kernel yet: until then the library holds it by a descriptor of its own */
 	uint32_t events_before;               /* readiness just before a demotion */
@@ -152,7 +154,7 @@ struct hv_global {
 	struct hv_sock *hash[HV_HASH];
 	struct hv_sock *udp_wild;             /* unconnected UDP: few, list by h_next */
 	struct hv_sock *vf_socks;
-	uint32_t vf_count, orphans;
+	uint32_t vf_count, orphans, pass;
 	struct hv_sock *blocked, **blocked_tail; /* want to send, SQ was full */
 	/* timers */
 	struct hv_sock **heap;
@@ -163,6 +165,7 @@ struct hv_global {
 	_Atomic uint32_t polls;
 	uint32_t news;                        /* changes whenever a poll brought something: no need to ask a socket before */
 	bool armed;                           /* a completion event will come */
+	_Atomic bool relief;                  /* the service thread has been asked for relief.c */
 	uint32_t sleepers;                    /* threads asleep on the completion channel */
 	/* opening */
 	struct hv_hold hold;
@@ -228,6 +231,10 @@ void hv_buf_give(struct hv_buf *b);
 bool hv_ring_arm(void);                                      /* true: armed (or was) */
 /* One frame to a TCB or UDP queue; used for pending frames too. */
 void hv_frame_to_sock(struct hv_sock *s, struct hv_buf *b, struct hv_frame *f, bool csum_ok, uint64_t now_us);
+
+/* relief.c, lock held */
+bool hv_relief_wanted(void);
+bool hv_relief(void);
 
 /* timer.c, lock held */
 void hv_timer_update(struct hv_sock *s, uint64_t key_us);

@@ -15,6 +15,7 @@
 
 #define MS 1000000u
 #define QUEUE_MAX (4u << 20) /* octets of unread or unsent data that a promotion carries */
+#define SLOW_MAX 16384u      /* the same after the reader was found asleep */
 
 void hv_tier_set(struct hv_sock *s, enum hv_tier t)
 {
@@ -241,6 +242,7 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 	p->settle_us = now_us + 30000;
 	p->active_us = now_us;
 	p->demote_pending = false;
+	p->slow = false;
 	link_vf(s);
 	hv_epoll_promoted(s);
 	hv_tier_set(s, HV_TIER_VF);
@@ -333,7 +335,7 @@ static enum hv_why attempt(struct hv_sock *s, int fd)
 	memset(&rt, 0, sizeof rt);
 	if (s->type == SOCK_STREAM) {
 		memset(&img, 0, sizeof img);
-		enum hv_move_why mw = hv_promote_check(fd, &p->park, &img, QUEUE_MAX);
+		enum hv_move_why mw = hv_promote_check(fd, &p->park, &img, p->slow ? SLOW_MAX : QUEUE_MAX);
 		if (mw != HV_MOVE_OK) {
 			HV_COUNT(move_why[mw < 32 ? mw : 31]);
 			if (mw == HV_MOVE_OOO)

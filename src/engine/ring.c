@@ -292,6 +292,9 @@ unsigned hv_ring_poll(uint64_t now_ns)
 		hv_vf_refill(G.vf, &G.env);
 		taken = 0;
 	}
+	/* Not here, where a demotion may be what polls. */
+	if (HV_UNLIKELY(G.env.n_free_rx < G.env.rx_total / 4) && n != 0 && hv_relief_wanted() && !atomic_exchange(&G.relief, true))
+		hv_service_kick();
 	if (HV_UNLIKELY(G.blocked != NULL) && hv_vf_tx_room(G.vf) != 0)
 		run_blocked(now_us);
 	if (HV_UNLIKELY(hv_timer_next() <= now_us)) {

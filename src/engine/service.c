@@ -298,6 +298,9 @@ static void run(void)
 			tick = 2000;
 		}
 		seen = atomic_load(&G.polls);
+		bool more = HV_UNLIKELY(atomic_exchange(&G.relief, false)) && hv_relief();
+		if (more)
+			atomic_store(&G.relief, true);
 		if (G.vf_count != 0)
 			idle_since = now;
 		oldest = hv_vf_tx_oldest(G.vf);
@@ -327,6 +330,8 @@ static void run(void)
 			wake = now + 20000;
 		if (hv_handoff_tick(now) && now + 100000 < wake)
 			wake = now + 100000;
+		if (more)
+			wake = now;
 		/* Sooner deadlines wake this thread, but not while others poll anyway. */
 		atomic_store_explicit(&G.svc_wake_us, gait == BUSY ? 0 : wake, memory_order_relaxed);
 

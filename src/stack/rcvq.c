@@ -441,6 +441,11 @@ void hv_rcv_late_done(struct hv_tcb *t, struct hv_env *env)
 	t->late_chunk = NULL;
 }
 
+uint32_t hv_tcp_rx_held(const struct hv_tcb *t)
+{
+	return t->rx_charge - t->aux_len;
+}
+
 uint32_t hv_tcp_readable(const struct hv_tcb *t)
 {
 	return t->rcv_nxt - t->rcv_copied;

@@ -94,6 +94,7 @@ bool hv_tcp_writable(const struct hv_tcb *tcb);        /* EPOLLOUT as tcp_poll()
 /* Copy out at most len in-order octets (dst NULL = discard); peek leaves them. *act gets HV_TCP_OUT when a window update is due. */
 uint32_t hv_tcp_read(struct hv_tcb *tcb, struct hv_env *env, void *dst, uint32_t len, bool peek, unsigned *act, uint64_t now_us);
 uint32_t hv_tcp_readable(const struct hv_tcb *tcb);    /* SIOCINQ */
+uint32_t hv_tcp_rx_held(const struct hv_tcb *tcb);     /* truesize of the receive buffers it holds, out-of-order ones too */
 uint32_t hv_tcp_outq(const struct hv_tcb *tcb);        /* SIOCOUTQ: unacked + unsent */
 uint32_t hv_tcp_outq_nsd(const struct hv_tcb *tcb);    /* SIOCOUTQNSD: unsent */
 

@@ -146,6 +146,11 @@ int hv_vf_post_initial(struct hv_vf *vf)
 	return 0;
 }
 
+uint32_t hv_vf_rx_posted(const struct hv_vf *vf)
+{
+	return vf->rq_posted;
+}
+
 unsigned hv_vf_tx_room(const struct hv_vf *vf)
 {
 	return vf->sq - (vf->sq_next - vf->sq_done);

@@ -60,6 +60,8 @@ struct hv_vf_cqe { struct hv_buf *buf; bool csum_ok; };
 unsigned hv_vf_poll_rx(struct hv_vf *vf, struct hv_vf_cqe *out, unsigned max, uint64_t now_ns);
 /* Post buffers from env->free_rx until the RQ is full. A handful that is missing waits for the next call: posts come in batches. */
 void hv_vf_refill(struct hv_vf *vf, struct hv_env *env);
+/* Receive buffers that the device may write to. */
+uint32_t hv_vf_rx_posted(const struct hv_vf *vf);
 /* WQEs that may be posted now. */
 unsigned hv_vf_tx_room(const struct hv_vf *vf);
 /* Post one frame or TSO burst; advances env->sq_next. 0, or -errno (nothing posted). Completion is signalled for each.

@@ -33,6 +33,7 @@ struct conn {
 	uint32_t id;
 	uint64_t sent, got;
 	uint64_t rest_until;          /* reader's: left alone until then; 0 = in the epoll set */
+	uint64_t quiet_ns;            /* writer's: since when the other end has everything */
 	_Atomic bool live, eof, shut;
 };
 
@@ -197,15 +198,18 @@ static void back(struct conn *c)
 		die("SIOCATMARK", c);
 }
 
-/* The second end goes out alone, when everything before it is acknowledged. Otherwise its kernel may get the acknowledgement of the end before that of the last
- * octets (another CPU sent it), forgets the connection, and answers the latter with a reset: two plain kernels do the same. */
+/* The second end goes out alone, when everything before it is acknowledged and the reader has had time to read it. Otherwise its kernel may get the
+ * acknowledgement of the end before one of the last octets or a window update (another CPU sent it), forgets the connection, and answers the latter with a
+ * reset: two plain kernels do the same. */
 static bool quiet(struct conn *c)
 {
 	int left = 0;
 
 	if (ioctl(c->fd, SIOCOUTQ, &left) < 0)
 		die("SIOCOUTQ", c);
-	return left == 0;
+	if (left == 0 && c->quiet_ns == 0)
+		c->quiet_ns = now_ns();
+	return left == 0 && now_ns() - c->quiet_ns > 500000000u;
 }
 
 static void finish(struct conn *c)
