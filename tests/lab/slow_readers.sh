@@ -89,6 +89,11 @@ work(b'3', 3000)
 print('client: the busy connection is through')
 for t in threads:
     t.join()
+for c in conns:  # to the end: a close with unread octets is a reset
+    c.settimeout(60)
+    if exactly(c, 4) != b'xxxx' or c.recv(1) != b'':
+        raise SystemExit('something else came back')
+    c.close()
 busy.close()
 PY
 hv vm env PYTHONPATH="$tmp" timeout 120 python3 "$tmp/server.py" >"$tmp/server" 2>&1 &
