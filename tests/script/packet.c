@@ -206,6 +206,8 @@ void sc_show(const struct sc_conn *c, char *buf, size_t size, const struct sc_pk
 		add(&buf, &size, ", ack %u", p->ack);
 	if (!want || p->has_wnd)
 		add(&buf, &size, ", win %u", p->wnd);
+	if (want && p->min_wnd != 0)
+		add(&buf, &size, ", win >= %u", p->min_wnd);
 	if (p->has_ts) {
 		add(&buf, &size, ", TS");
 		if (!want || p->has_val)

@@ -172,6 +172,9 @@ static bool packet(struct parser *p, struct sc_pkt *k, bool in)
 			k->has_wnd = true;
 			if (!num(p, next(p), &k->wnd))
 				return false;
+		} else if (strcmp(w, "minwin") == 0 && !in) {
+			if (!num(p, next(p), &k->min_wnd))
+				return false;
 		} else if (strcmp(w, "urg") == 0) {
 			if (!num(p, next(p), &k->urg))
 				return false;

@@ -109,7 +109,7 @@ static bool same(struct play *p, const struct sc_event *e, const struct sc_pkt *
 		what = "octets (none wanted)";
 	else if (w->has_ack && w->ack != k->ack)
 		what = "acknowledgment";
-	else if (w->has_wnd && w->wnd != k->wnd)
+	else if ((w->has_wnd && w->wnd != k->wnd) || k->wnd < w->min_wnd)
 		what = "window";
 	else if (w->has_tos && w->tos != k->tos)
 		what = "ECN field";

@@ -19,7 +19,7 @@
 /* A segment: as a script wants it, or as it was seen. What has_* doesn't name isn't compared, or gets the obvious value. */
 struct sc_pkt {
 	uint64_t at;
-	uint32_t seq, len, ack, wnd, urg;
+	uint32_t seq, len, ack, wnd, min_wnd, urg;
 	uint8_t flags, tos; /* tos: the two ECN bits only */
 	bool has_seq, has_ack, has_wnd, has_ts, no_ts, has_tos, bad; /* bad: octets that aren't the stream's */
 	uint32_t tsval, tsecr;
