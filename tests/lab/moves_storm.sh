@@ -49,7 +49,7 @@ one() { # NAME SERVER'S-LAUNCHER ADDRESS CHURNS
 	echo "   $moves moves; demotions by the program $(summary vm demoted_because.CALL), because the VF went $(summary vm demoted_because.VF_LOST)," \
 		"retried $(summary vm demotion_retries); late accepts $(summary vm late_accepts), purges $(summary vm purges); total $total"
 }
-while [ $total -lt "$target" ] && [ $failed = 0 ]; do
+while [ $total -lt "$target" ] && [ $failed = 0 ] && { [ $# -gt 0 ] || [ $round -lt 2 ]; }; do
 	round=$((round + 1))
 	one "$round kernel peer" here 10.77.0.1 0
 	one "$round both ends accelerated" hv 10.77.0.1 0
