@@ -153,6 +153,7 @@ struct hv_global {
 	_Atomic uint32_t vf_users;            /* control calls in progress without the lock */
 	struct hv_sock *hash[HV_HASH];
 	struct hv_sock *udp_wild;             /* unconnected UDP: few, list by h_next */
+	uint32_t demux_gen;                   /* what was found in these two is stale when it has changed */
 	struct hv_sock *vf_socks;
 	uint32_t vf_count, orphans, pass;
 	struct hv_sock *blocked, **blocked_tail; /* want to send, SQ was full */
@@ -300,6 +301,9 @@ struct hv_stats {
 extern struct hv_stats S;
 #define HV_COUNT(field) atomic_fetch_add_explicit(&S.field, 1, memory_order_relaxed)
 #define HV_ADD(field, n) atomic_fetch_add_explicit(&S.field, (n), memory_order_relaxed)
+/* For fields that are only counted with G.lock held: no locked instruction on the data path. */
+#define HV_ADD_LOCKED(field, n) \
+	atomic_store_explicit(&S.field, atomic_load_explicit(&S.field, memory_order_relaxed) + (n), memory_order_relaxed)
 void hv_journal(const char *what, const struct hv_sock *s, const char *why, uint64_t ns);
 void hv_stats_max(_Atomic uint64_t *m, uint64_t v);
 void hv_summary_write(void);

@@ -32,6 +32,7 @@ void hv_demux_add(struct hv_sock *s)
 	}
 	p->h_next = *head;
 	*head = s;
+	G.demux_gen++;
 }
 
 void hv_demux_del(struct hv_sock *s)
@@ -42,6 +43,7 @@ void hv_demux_del(struct hv_sock *s)
 		if (*l == s) {
 			*l = s->p->h_next;
 			s->p->h_next = NULL;
+			G.demux_gen++;
 			return;
 		}
 	}
@@ -189,7 +191,6 @@ void hv_frame_to_sock(struct hv_sock *s, struct hv_buf *b, struct hv_frame *f, b
 	}
 
 	struct hv_seg seg;
-	memset(&seg, 0, sizeof seg);
 	if ((!csum_ok && !hv_frame_csum_ok(f)) || !hv_tcp_parse(f->l4, f->l4_len, &seg)) {
 		hv_buf_give(b);
 		return;
@@ -211,18 +212,38 @@ void hv_frame_to_sock(struct hv_sock *s, struct hv_buf *b, struct hv_frame *f, b
 	p->acts |= acts;
 }
 
-static void one_frame(struct hv_buf *b, bool csum_ok, uint64_t now_us, struct hv_sock **work)
-{
+struct arrival {
 	struct hv_frame f;
+	struct hv_sock *s;
+	bool parsed;
+};
 
-	if (!hv_frame_parse(b->data, b->len, &f)) {
+/* Whose are they? The connections' lines are asked for long before they are needed: that is what many connections cost otherwise. */
+static void find_all(const struct hv_vf_cqe *cqe, struct arrival *in, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct arrival *a = &in[i];
+		a->parsed = hv_frame_parse(cqe[i].buf->data, cqe[i].buf->len, &a->f);
+		a->s = a->parsed ? hv_demux_find(&a->f.tuple) : NULL;
+		if (n > 1 && a->s != NULL && a->s->p->tcb != NULL)
+			hv_tcp_prefetch(a->s->p->tcb);
+	}
+	for (unsigned i = 0; n > 1 && i < n; i++)
+		if (in[i].s != NULL && in[i].s->p->tcb != NULL)
+			hv_tcp_prefetch_more(in[i].s->p->tcb);
+}
+
+static void one_frame(struct hv_buf *b, struct arrival *a, bool csum_ok, uint64_t now_us, struct hv_sock **work)
+{
+	struct hv_sock *s = a->s;
+
+	if (!a->parsed) {
 		hv_buf_give(b);
 		return;
 	}
-	struct hv_sock *s = hv_demux_find(&f.tuple);
 	if (s == NULL) {
 		/* Left over from a flow that has just been demoted: the kernel owns it. */
-		inject_frame(&f);
+		inject_frame(&a->f);
 		hv_buf_give(b);
 		return;
 	}
@@ -249,12 +270,13 @@ static void one_frame(struct hv_buf *b, bool csum_ok, uint64_t now_us, struct hv
 		p->w_next = *work;
 		*work = s;
 	}
-	hv_frame_to_sock(s, b, &f, csum_ok, now_us);
+	hv_frame_to_sock(s, b, &a->f, csum_ok, now_us);
 }
 
 unsigned hv_ring_poll(uint64_t now_ns)
 {
 	struct hv_vf_cqe cqe[BATCH];
+	struct arrival in[BATCH];
 	struct hv_sock *work = NULL;
 	uint64_t now_us = now_ns / 1000u;
 
@@ -275,8 +297,14 @@ unsigned hv_ring_poll(uint64_t now_ns)
 		G.armed = false;
 		G.news++;
 		taken += n;
-		for (unsigned i = 0; i < n; i++)
-			one_frame(cqe[i].buf, cqe[i].csum_ok, now_us, &work);
+		uint32_t gen = G.demux_gen;
+		find_all(cqe, in, n);
+		for (unsigned i = 0; i < n; i++) {
+			/* A frame before this one may have demoted somebody. */
+			if (HV_UNLIKELY(gen != G.demux_gen) && in[i].parsed)
+				in[i].s = hv_demux_find(&in[i].f.tuple);
+			one_frame(cqe[i].buf, &in[i], cqe[i].csum_ok, now_us, &work);
+		}
 		while (work != NULL) {
 			struct hv_sock *s = work;
 			work = s->p->w_next;

@@ -68,8 +68,8 @@ static ssize_t tcp_recv(struct hv_sock *s, const struct iovec *iov, size_t n, in
 	if (!peek) {
 		p->vf_rx_octets += got;
 		p->vf_rx_calls++;
-		HV_ADD(vf_rx_octets, got);
-		HV_COUNT(vf_rx_calls);
+		HV_ADD_LOCKED(vf_rx_octets, got);
+		HV_ADD_LOCKED(vf_rx_calls, 1);
 		drop_aux(p);
 		if (HV_UNLIKELY(p->items != NULL) && hv_tcp_readable(p->tcb) == 0)
 			hv_epoll_consumed(s);
@@ -160,8 +160,8 @@ static ssize_t tcp_send(struct hv_sock *s, const struct iovec *iov, size_t n, in
 out:
 	p->vf_tx_octets += sent;
 	p->vf_tx_calls++;
-	HV_ADD(vf_tx_octets, sent);
-	HV_COUNT(vf_tx_calls);
+	HV_ADD_LOCKED(vf_tx_octets, sent);
+	HV_ADD_LOCKED(vf_tx_calls, 1);
 	return (ssize_t)sent;
 }
 

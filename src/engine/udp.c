@@ -285,8 +285,8 @@ ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 		hv_udp_pop(&p->udp, &G.env);
 		p->vf_rx_octets += off;
 		p->vf_rx_calls++;
-		HV_ADD(vf_rx_octets, off);
-		HV_COUNT(vf_rx_calls);
+		HV_ADD_LOCKED(vf_rx_octets, off);
+		HV_ADD_LOCKED(vf_rx_calls, 1);
 		if (p->items != NULL && p->udp.count == 0)
 			hv_epoll_consumed(s);
 		if (G.env.n_free_rx >= 32)

@@ -174,8 +174,8 @@ ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags)
 				p->active_us = now / 1000u;
 				p->vf_tx_octets += len;
 				p->vf_tx_calls++;
-				HV_ADD(vf_tx_octets, len);
-				HV_COUNT(vf_tx_calls);
+				HV_ADD_LOCKED(vf_tx_octets, len);
+				HV_ADD_LOCKED(vf_tx_calls, 1);
 				r = (ssize_t)len;
 				kernel = false;
 			}
