@@ -5,3 +5,5 @@ tests_impair_impaired_SOURCES = tests/impair/impaired.c tests/impair/end_kernel.
 tests_impair_impaired_CFLAGS = $(AM_CFLAGS) -pthread
 tests_impair_impaired_LDFLAGS = -pthread
 tests_impair_impaired_LDADD = libhvstack.la
+noinst_PROGRAMS += tests/impair/impair-relay
+tests_impair_impair_relay_SOURCES = tests/impair/relay_main.c tests/impair/relay.c tests/impair/relay.h tests/sim/pcap.c tests/sim/pcap.h

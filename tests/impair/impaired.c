@@ -237,7 +237,7 @@ int main(int argc, char **argv)
 	pthread_create(&rt, NULL, relay_thread, r);
 	pthread_barrier_wait(&meet.ready);
 	pthread_barrier_wait(&meet.connected);
-	relay_arm(r);
+	relay_arm(r, true);
 	pthread_barrier_wait(&meet.armed);
 	pthread_barrier_wait(&meet.done);
 	for (unsigned i = 0; i < 2; i++)

@@ -296,9 +296,9 @@ struct relay *relay_new(const struct relay_conf *c, int fd_a, int fd_b, struct p
 	return r;
 }
 
-void relay_arm(struct relay *r)
+void relay_arm(struct relay *r, bool on)
 {
-	atomic_store(&r->armed, true);
+	atomic_store(&r->armed, on);
 }
 
 void relay_stop(struct relay *r)

@@ -37,7 +37,7 @@ struct relay;
 /* A capture shows what an end sees: what it sends, also what is lost then, and what reaches it. */
 struct relay *relay_new(const struct relay_conf *c, int fd_a, int fd_b, struct pcap *pcap_a, struct pcap *pcap_b);
 /* Until armed only delay and rate apply: connections are set up without losses. */
-void relay_arm(struct relay *r);
+void relay_arm(struct relay *r, bool on);
 void relay_run(struct relay *r); /* until relay_stop() */
 void relay_stop(struct relay *r);
 void relay_counts(const struct relay *r, struct relay_count c[2]); /* after relay_run() has returned */
