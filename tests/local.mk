@@ -4,6 +4,7 @@ include tests/unit/base.mk
 include tests/unit/failover.mk
 include tests/unit/capture.mk
 include tests/unit/stack.mk
+include tests/unit/stack_rfc.mk
 include tests/sim/sim.mk
 include tests/impair/impair.mk
 include tests/script/script.mk

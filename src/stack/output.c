@@ -217,6 +217,8 @@ static HV_COLD bool rexmit(struct hv_tcb *t, struct hv_env *env, struct hv_tx *t
 	struct hv_xrec *r;
 
 	t->tf &= ~TF_HEAD;
+	if (!forced && hv_frto_holds(t))
+		return false;
 	hv_rec_materialize(t);
 	for (i = 0; i < t->rec_n; i++) {
 		r = hv_rec(t, i);
@@ -260,7 +262,7 @@ static HV_COLD bool rexmit(struct hv_tcb *t, struct hv_env *env, struct hv_tx *t
 		;
 	r = hv_rec(t, i);
 	hv_rec_set(t, r, XR_RETX);
-	r->flags |= XRF_EVER;
+	r->flags |= XRF_EVER | XRF_REXMIT;
 	r->xmit_us = (uint32_t)now;
 	note_rexmit(t, len, mss, now);
 	frame_out(t, tx, seq, len, HV_ACK | (seq + len == t->snd_end ? HV_PSH : 0), mss, nsack, now);
@@ -348,7 +350,7 @@ static HV_COLD bool tail_probe(struct hv_tcb *t, struct hv_env *env, struct hv_t
 	len = hv_snd_gather(t, env, seq, len, tx);
 	hv_rec_split(t, env, t->rec_n - 1u, seq);
 	r = hv_rec(t, t->rec_n - 1u);
-	r->flags |= XRF_EVER;
+	r->flags |= XRF_EVER | XRF_REXMIT;
 	r->xmit_us = (uint32_t)now;
 	t->tf |= TF_TLP_OUT | TF_TLP_REXMIT;
 	t->tlp_end = seq + len;

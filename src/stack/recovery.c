@@ -1,8 +1,8 @@
 /*
  * recovery.c - loss detection and what follows from it: RACK (RFC 8985), fast recovery with PRR (RFC 9937), the RTO's
- * consequences, and undoing them when they were wrong (Eifel by timestamps, RFC 3522/4015; D-SACK, RFC 3708).
+ * consequences. Undoing them when they were wrong is undo.c.
  *
- * Owns ca, recover, prr_*, rack_*, undo_*. Timers are set by the callers (ack.c, timer.c). Ring lock.
+ * Owns ca, recover, prr_*, rack_*. Timers are set by the callers (ack.c, timer.c). Ring lock.
  */
 #include "stack/cc.h"
 
@@ -64,19 +64,10 @@ uint32_t hv_rack_detect(struct hv_tcb *t, struct hv_ackinfo *ai, uint64_t now)
 }
 
 /* ---- reductions ---- */
-static void save_undo(struct hv_tcb *t)
-{
-	t->tf = (t->tf & ~TF_UNDO_RX) | TF_UNDO;
-	t->undo_cwnd = t->cwnd;
-	t->undo_ssthresh = t->ssthresh;
-	t->undo_una = t->snd_una;
-	t->undo_rexmit = 0;
-}
-
 void hv_enter_recovery(struct hv_tcb *t, uint64_t now)
 {
 	(void)now;
-	save_undo(t);
+	hv_undo_save(t);
 	t->ssthresh = hv_cc_ssthresh(t);
 	t->recover = t->snd_nxt;
 	t->recover_fs = hv_max32(hv_flight(t), t->mss);
@@ -93,11 +84,13 @@ void hv_enter_loss(struct hv_tcb *t, uint64_t now)
 	bool reneged;
 
 	(void)now;
+	/* RFC 5682 3.1 step 1: not when a recovery was going on, whose retransmissions are still about */
+	t->frto = t->ca < HV_CA_RECOVERY || (t->ca == HV_CA_LOSS && t->nrtx != 0) ? HV_FRTO_HEAD : HV_FRTO_OFF;
 	hv_rec_materialize(t);
 	/* what is at SND.UNA and SACKed should have been acknowledged: the receiver has dropped it (RFC 2018 section 8) */
 	reneged = t->rec_n != 0 && hv_rec(t, 0)->st == XR_SACKED;
 	if (t->ca < HV_CA_RECOVERY || (t->ca == HV_CA_LOSS && t->nrtx == 0) || hv_seq_ge(t->snd_una, t->recover)) {
-		save_undo(t);
+		hv_undo_save(t);
 		t->ssthresh = hv_cc_ssthresh(t);
 		if ((t->tf & TF_RENO) == 0)
 			hv_cubic_rto(t);
@@ -125,33 +118,6 @@ void hv_enter_cwr(struct hv_tcb *t, uint64_t now)
 	t->cwr_end = t->snd_nxt;
 	if ((t->tf & TF_ECN) != 0)
 		t->tf |= TF_CWR;
-}
-
-static void undo(struct hv_tcb *t)
-{
-	for (uint32_t i = 0; i < t->rec_n; i++) {
-		if (hv_rec(t, i)->st == XR_LOST)
-			hv_rec_set(t, hv_rec(t, i), XR_PLAIN);
-	}
-	t->cwnd = hv_max32(t->cwnd, t->undo_cwnd);
-	t->ssthresh = hv_max32(t->ssthresh, t->undo_ssthresh);
-	t->ca = t->sacked_out != 0 ? HV_CA_DISORDER : HV_CA_OPEN;
-	t->backoff = 0;
-	t->dupacks = 0;
-	t->reno_sacked = 0;
-	t->tf &= ~(TF_UNDO | TF_UNDO_RX | TF_CWR);
-}
-
-static bool spurious(const struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai)
-{
-	if ((t->tf & (TF_UNDO | TF_UNDO_RX)) != (TF_UNDO | TF_UNDO_RX))
-		return false;
-	/* Eifel: the ACK for what was retransmitted echoes a stamp older than the retransmission */
-	if (ai->acked != 0 && t->ca >= HV_CA_RECOVERY && (t->tf & TF_TS) != 0 && seg->has_ts && seg->tsecr != 0 &&
-	    hv_seq_lt(seg->tsecr, t->undo_tsval) && hv_seq_gt(seg->ack, t->undo_una))
-		return true;
-	/* every retransmission has been reported as a duplicate */
-	return ai->dsack && t->undo_rexmit == 0;
 }
 
 /* RFC 9937, in octets. Called for each ACK in fast recovery, after marking. */
@@ -231,6 +197,7 @@ static void exit_recovery(struct hv_tcb *t)
 	if (t->ca == HV_CA_RECOVERY)
 		t->cwnd = t->ssthresh;
 	t->ca = t->sacked_out != 0 ? HV_CA_DISORDER : HV_CA_OPEN;
+	t->frto = HV_FRTO_OFF;
 	t->dupacks = 0;
 	t->reno_sacked = 0;
 	t->cwr_end = t->snd_nxt;
@@ -245,8 +212,7 @@ uint32_t hv_recovery_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_s
 	uint32_t reo = 0;
 
 	rack_dsack(t, ai);
-	if (spurious(t, seg, ai))
-		undo(t);
+	hv_undo_check(t, seg, ai);
 	if ((t->tf & TF_TLP_OUT) != 0)
 		tlp_ack(t, seg, ai, now);
 	if (t->ca >= HV_CA_RECOVERY && hv_seq_ge(t->snd_una, t->recover))

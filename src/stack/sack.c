@@ -32,13 +32,13 @@ static void merge_into(struct hv_xrec *a, const struct hv_xrec *b)
 	a->flags |= b->flags;
 }
 
-/* Merge neighbours of one state; with `hard`, also give up the last SACKed record. */
-static void squeeze(struct hv_tcb *t, bool hard)
+/* Merge neighbours of one state, and of one history or (level 1) any; with level 2, also give up the last SACKed record. */
+static void squeeze(struct hv_tcb *t, unsigned level)
 {
 	struct hv_xrec *a = &t->rec[t->rec_head];
 	uint32_t n = t->rec_n, out = 0;
 
-	if (hard) {
+	if (level == 2) {
 		for (uint32_t i = n; i-- > 0;) {
 			if (a[i].st == XR_SACKED) {
 				hv_rec_set(t, &a[i], i + 1 < n ? a[i + 1].st == XR_SACKED ? XR_PLAIN : a[i + 1].st : XR_PLAIN);
@@ -47,7 +47,7 @@ static void squeeze(struct hv_tcb *t, bool hard)
 		}
 	}
 	for (uint32_t i = 1; i < n; i++) {
-		if (a[out].st == a[i].st)
+		if (a[out].st == a[i].st && (level != 0 || ((a[out].flags ^ a[i].flags) & XRF_REXMIT) == 0))
 			merge_into(&a[out], &a[i]);
 		else
 			a[++out] = a[i];
@@ -80,10 +80,8 @@ static bool make_room(struct hv_tcb *t, struct hv_env *env)
 		t->rec = (struct hv_xrec *)(void *)c->base;
 		return true;
 	}
-	squeeze(t, false);
-	if (t->rec_n < t->rec_cap)
-		return true;
-	squeeze(t, true);
+	for (unsigned level = 0; level <= 2 && t->rec_n == t->rec_cap; level++)
+		squeeze(t, level);
 	return t->rec_n < t->rec_cap;
 }
 
@@ -101,7 +99,7 @@ void hv_rec_drop_storage(struct hv_tcb *t, struct hv_env *env)
 	t->rec_chunk = NULL;
 }
 
-/* [seq, end) has just been sent for the first time; it follows the last record. flags: XRF_EVER for what the kernel sent. */
+/* [seq, end) has just been sent for the first time; it follows the last record. flags: XRF_EVER, XRF_REXMIT for what the kernel sent. */
 void hv_rec_sent(struct hv_tcb *t, struct hv_env *env, uint32_t seq, uint32_t end, uint32_t now32, unsigned flags)
 {
 	struct hv_xrec *r;
@@ -162,6 +160,8 @@ static void delivered(
 	uint32_t now32 = (uint32_t)now;
 
 	ai->delivered += len;
+	if ((r->flags & XRF_REXMIT) == 0 && hv_seq_le(r->end, t->recover))
+		ai->orig = true;
 	if ((r->flags & XRF_EVER) == 0) {
 		uint32_t rtt = now32 - r->xmit_us;
 
@@ -292,5 +292,5 @@ void hv_rec_mark_all_lost(struct hv_tcb *t, bool forget_sacks)
 		}
 	}
 	if (t->rec_n != 0)
-		squeeze(t, false);
+		squeeze(t, 0);
 }

@@ -95,8 +95,12 @@ enum {
 	TF_FAST_STOP = TF_CORK | TF_MORE | TF_DEAD | TF_PROBE | TF_TLP | TF_TLP_OUT | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT | TF_NOMEM,
 };
 
+/* F-RTO: off; the head was retransmitted; its ACK is answered by new data; that was sent */
+enum { HV_FRTO_OFF, HV_FRTO_HEAD, HV_FRTO_NEW, HV_FRTO_SENT };
+
 /* Record states */
 enum { XR_PLAIN, XR_SACKED, XR_LOST, XR_RETX };
+#define XRF_REXMIT 2u /* retransmitted by us, or it may have been by the kernel: its arrival proves nothing about the original */
 #define XRF_EVER 1u /* retransmitted at some time, or sent by the kernel: no RTT sample (Karn) */
 struct hv_xrec {
 	uint32_t seq, end, xmit_us;
@@ -193,7 +197,7 @@ struct hv_tcb {
 	uint32_t cwr_end;
 	uint32_t import_end;
 	uint32_t min_rtt_prev;
-	struct hv_cubic cubic;
+	struct hv_cubic cubic, undo_cubic;
 	struct hv_hystart hystart;
 	/* cold: the rest */
 	struct hv_tuple tuple;
@@ -212,6 +216,7 @@ struct hv_tcb {
 	uint32_t total_rexmit;
 	int32_t err;
 	uint8_t ttl, tos, dupacks;
+	uint8_t frto;
 	struct hv_xrec embed[HV_XREC_EMBED];
 };
 _Static_assert(offsetof(struct hv_tcb, rx_head) == 64, "line 0");
@@ -346,6 +351,7 @@ struct hv_ackinfo {
 	uint32_t newly_lost;
 	uint32_t rtt_first, rtt_last; /* of the oldest and newest record delivered by this ACK; 0 = none */
 	bool dsack, dsack_tlp, sacked_new, dup;
+	bool orig; /* octets sent before the RTO and never again have arrived */
 };
 static inline void hv_rec_set(struct hv_tcb *t, struct hv_xrec *r, uint8_t st)
 {
@@ -383,6 +389,12 @@ void hv_prr(struct hv_tcb *t, const struct hv_ackinfo *ai);
 void hv_enter_loss(struct hv_tcb *t, uint64_t now);
 void hv_enter_cwr(struct hv_tcb *t, uint64_t now);
 void hv_enter_recovery(struct hv_tcb *t, uint64_t now);
+
+/* undo.c */
+void hv_undo_save(struct hv_tcb *t);
+void hv_undo_check(struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai);
+/* F-RTO: new data goes before what is marked lost, until the next ACK tells whether the timeout was right. */
+bool hv_frto_holds(struct hv_tcb *t);
 
 /* ack.c */
 unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, uint64_t now);

@@ -1,0 +1,89 @@
+/*
+ * undo.c - a reduction of cwnd that proves wrong is taken back: Eifel by timestamps (RFC 3522, 4015), D-SACK (RFC 3708), F-RTO (RFC 5682).
+ *
+ * Owns undo_* and frto. hv_undo_save() goes before each reduction that may be undone, hv_undo_check() looks at each ACK off the fast path
+ * after the scoreboard is up to date. Cold: only while something was retransmitted. Ring lock.
+ */
+#include "stack/cc.h"
+
+HV_COLD void hv_undo_save(struct hv_tcb *t)
+{
+	t->tf = (t->tf & ~TF_UNDO_RX) | TF_UNDO;
+	t->undo_cwnd = t->cwnd;
+	t->undo_ssthresh = t->ssthresh;
+	t->undo_una = t->snd_una;
+	t->undo_rexmit = 0;
+	t->undo_cubic = t->cubic;
+}
+
+static HV_COLD void undo(struct hv_tcb *t)
+{
+	for (uint32_t i = 0; i < t->rec_n; i++) {
+		if (hv_rec(t, i)->st == XR_LOST)
+			hv_rec_set(t, hv_rec(t, i), XR_PLAIN);
+	}
+	t->cwnd = hv_max32(t->cwnd, t->undo_cwnd);
+	t->ssthresh = hv_max32(t->ssthresh, t->undo_ssthresh);
+	t->cubic = t->undo_cubic; /* W_max and K too, RFC 9438 4.9 */
+	t->ca = t->sacked_out != 0 ? HV_CA_DISORDER : HV_CA_OPEN;
+	t->frto = HV_FRTO_OFF;
+	t->dupacks = 0;
+	t->reno_sacked = 0;
+	t->tf &= ~(TF_UNDO | TF_UNDO_RX | TF_CWR);
+}
+
+static bool eifel_or_dsack(const struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai)
+{
+	if ((t->tf & TF_UNDO_RX) == 0)
+		return false;
+	/* Eifel: the ACK for what was retransmitted echoes a stamp older than the retransmission */
+	if (ai->acked != 0 && t->ca >= HV_CA_RECOVERY && (t->tf & TF_TS) != 0 && seg->has_ts && seg->tsecr != 0 &&
+	    hv_seq_lt(seg->tsecr, t->undo_tsval) && hv_seq_gt(seg->ack, t->undo_una))
+		return true;
+	/* every retransmission has been reported as a duplicate */
+	return ai->dsack && t->undo_rexmit == 0;
+}
+
+/* RFC 5682, with SACK (3.1) and without (2.1), in Linux's reading: after a timeout the head goes again, then new data; if octets arrive
+ * that were never sent again, the originals were only late. */
+static bool frto_spurious(struct hv_tcb *t, const struct hv_ackinfo *ai)
+{
+	if (t->frto == HV_FRTO_OFF)
+		return false;
+	/* Without SACK the first ACK may cover what the receiver has held behind the one segment that was lost. */
+	if (ai->orig && ((t->tf & TF_SACK) != 0 || t->frto != HV_FRTO_HEAD))
+		return true;
+	if (t->frto == HV_FRTO_HEAD) {
+		if (ai->acked == 0)
+			return false;
+		t->frto = hv_seq_lt(t->snd_una, t->recover) ? HV_FRTO_NEW : HV_FRTO_OFF;
+		if (t->frto == HV_FRTO_NEW)
+			t->tf |= TF_PUSH; /* Nagle has no say here */
+	} else if (hv_seq_gt(t->snd_nxt, t->recover) && (ai->sacked_new || ai->dup)) {
+		t->frto = HV_FRTO_OFF; /* the new data arrived before the rest: that is lost */
+	} else {
+		t->frto = HV_FRTO_SENT;
+	}
+	return false;
+}
+
+void hv_undo_check(struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai)
+{
+	bool late;
+
+	if ((t->tf & TF_UNDO) == 0)
+		return;
+	late = t->ca == HV_CA_LOSS && frto_spurious(t, ai);
+	if (late || eifel_or_dsack(t, seg, ai))
+		undo(t);
+}
+
+bool hv_frto_holds(struct hv_tcb *t)
+{
+	if (t->frto != HV_FRTO_NEW)
+		return false;
+	if (hv_seq_gt(t->snd_nxt, t->recover) || (t->snd_end != t->snd_nxt && hv_seq_gt(t->snd_edge, t->snd_nxt)))
+		return true;
+	t->frto = HV_FRTO_OFF; /* nothing new to ask with */
+	return false;
+}

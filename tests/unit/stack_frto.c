@@ -1,0 +1,198 @@
+/*
+ * stack_frto.c - reductions that were wrong: F-RTO (RFC 5682), Eifel (RFC 3522), D-SACK (RFC 3708), and what is restored.
+ */
+#include "stack_rig.h"
+
+#include "stack/tcb.h"
+
+static struct rig r;
+
+static int setup(void **state)
+{
+	(void)state;
+	rig_init(&r);
+	r.img.opts = HV_TCPO_SACK;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	rig_end(&r);
+	return 0;
+}
+
+static struct hv_tcp_stat stat_now(void)
+{
+	struct hv_tcp_stat s;
+
+	hv_tcp_stat(r.h.tcb, &s);
+	return s;
+}
+
+/* Five segments leave and nothing comes back, until the head has gone again after a timeout. */
+static void until_rto(void)
+{
+	uint64_t rto = r.h.cnt.rto;
+
+	rig_start(&r);
+	rig_write(&r, 5000);
+	for (uint32_t i = 0; i < 5; i++)
+		rig_data(&r, 1000 * i, 1000);
+	while (r.h.cnt.rto == rto) {
+		rig_drop_out(&r); /* the tail loss probe */
+		rig_next(&r);
+	}
+	rig_data(&r, 0, 1000);
+	rig_none(&r);
+	assert_int_equal(stat_now().ca_state, 4);
+	assert_int_equal(stat_now().cwnd, 1);
+}
+
+static void sack_late(void **state)
+{
+	(void)state;
+	until_rto();
+	rig_write(&r, 20000);
+	rig_none(&r);
+	in(&r, .ack = 1000);
+	rig_data(&r, 5000, 1000); /* new data asks */
+	rig_data(&r, 6000, 1000);
+	rig_none(&r);
+	in(&r, .ack = 2000); /* sent once: the original */
+	assert_int_equal(stat_now().ca_state, 0);
+	assert_in_range(stat_now().cwnd, 10, 12);
+	assert_int_equal(stat_now().ssthresh, 0x7fffffff);
+	for (uint32_t i = 0; i < 5; i++)
+		rig_data(&r, 7000 + 1000 * i, 1000); /* nothing old again */
+}
+
+static void sack_late_by_block(void **state)
+{
+	(void)state;
+	until_rto();
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 2000 } }); /* the first was lost, the second only late */
+	assert_in_range(stat_now().cwnd, 10, 12);
+	assert_true(stat_now().ca_state < 4);
+}
+
+static void sack_lost(void **state)
+{
+	(void)state;
+	until_rto();
+	rig_write(&r, 20000);
+	in(&r, .ack = 1000);
+	rig_data(&r, 5000, 1000);
+	rig_data(&r, 6000, 1000);
+	in(&r, .ack = 1000, .nsack = 1, .sack = { { 5000, 6000 } });
+	assert_int_equal(stat_now().ca_state, 4);
+	rig_data(&r, 1000, 1000); /* lost indeed */
+	in(&r, .ack = 2000, .nsack = 1, .sack = { { 5000, 6000 } });
+	rig_data(&r, 2000, 1000);
+	assert_int_equal(stat_now().ca_state, 4);
+	assert_in_range(stat_now().cwnd, 1, 4);
+}
+
+static void nothing_new(void **state)
+{
+	(void)state;
+	until_rto();
+	in(&r, .ack = 1000);
+	rig_data(&r, 1000, 1000);
+	rig_data(&r, 2000, 1000);
+	rig_none(&r);
+}
+
+static void reno_late(void **state)
+{
+	(void)state;
+	r.img.opts = 0;
+	until_rto();
+	rig_write(&r, 20000);
+	in(&r, .ack = 1000);
+	rig_data(&r, 5000, 1000);
+	rig_data(&r, 6000, 1000);
+	in(&r, .ack = 2000);
+	assert_int_equal(stat_now().ca_state, 0);
+	assert_in_range(stat_now().cwnd, 10, 12);
+}
+
+static void reno_lost(void **state)
+{
+	(void)state;
+	r.img.opts = 0;
+	until_rto();
+	rig_write(&r, 20000);
+	in(&r, .ack = 3000); /* the receiver may have held two behind a hole: proves nothing */
+	assert_int_equal(stat_now().ca_state, 4);
+	rig_data(&r, 5000, 1000);
+	rig_drop_out(&r);
+	in(&r, .ack = 3000); /* what the new data caused */
+	assert_int_equal(stat_now().ca_state, 4);
+	rig_data(&r, 3000, 1000);
+}
+
+/* The path has become slow: an ACK echoes the stamp of the original. */
+static void eifel(void **state)
+{
+	(void)state;
+	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
+	r.img.mss_clamp = RIG_MSS + 12;
+	r.img.pmtu = RIG_MSS + 52;
+	r.peer_ts = 1000;
+	until_rto();
+	rig_write(&r, 20000);
+	in(&r, .ack = 1000, .tsecr = (uint32_t)((r.now - 200000) / 1000));
+	assert_int_equal(stat_now().ca_state, 0);
+	assert_in_range(stat_now().cwnd, 10, 12);
+}
+
+static void eifel_not(void **state)
+{
+	(void)state;
+	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
+	r.img.mss_clamp = RIG_MSS + 12;
+	r.img.pmtu = RIG_MSS + 52;
+	r.peer_ts = 1000;
+	until_rto();
+	rig_write(&r, 20000);
+	in(&r, .ack = 1000, .tsecr = (uint32_t)(r.now / 1000));
+	assert_int_equal(stat_now().ca_state, 4);
+	assert_in_range(stat_now().cwnd, 1, 2);
+}
+
+/* Fast recovery because of reordering: the duplicate is reported, and CUBIC is where it was. */
+static void dsack(void **state)
+{
+	struct hv_cubic was;
+
+	(void)state;
+	r.img.snd_ssthresh = 8;
+	rig_start(&r);
+	r.h.tcb->cubic.w_max = 50000;
+	was = r.h.tcb->cubic;
+	rig_write(&r, 10000);
+	for (uint32_t i = 0; i < 10; i++)
+		rig_data(&r, 1000 * i, 1000);
+	r.now += 10000;
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 5000 } });
+	rig_data(&r, 0, 1000);
+	assert_int_equal(stat_now().ca_state, 3);
+	assert_int_equal(stat_now().ssthresh, 7);
+	assert_int_not_equal(r.h.tcb->cubic.w_max, was.w_max);
+	r.now += 1000;
+	in(&r, .ack = 5000, .nsack = 0);
+	in(&r, .ack = 10000, .nsack = 1, .sack = { { 0, 1000 } });
+	assert_in_range(stat_now().cwnd, 10, 11);
+	assert_int_equal(stat_now().ssthresh, 8);
+	assert_int_equal(r.h.tcb->cubic.w_max, was.w_max);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = { T(sack_late), T(sack_late_by_block), T(sack_lost), T(nothing_new), T(reno_late), T(reno_lost), T(eifel),
+		T(eifel_not), T(dsack) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

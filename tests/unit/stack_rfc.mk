@@ -1,0 +1,8 @@
+# Unit tests of src/stack by RFC; the rig is stack.mk's.
+if HAVE_CMOCKA
+UNIT_TESTS += stack_frto
+endif
+EXTRA_PROGRAMS += stack_frto
+stack_frto_SOURCES = tests/unit/stack_frto.c $(stack_rig)
+stack_frto_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+stack_frto_LDADD = libhvstack.la $(CMOCKA_LIBS)
