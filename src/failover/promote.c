@@ -276,11 +276,13 @@ static void read_options(const struct hv_park *pk, struct hv_tcp_image *img)
 		img->ttl = (uint8_t)opt(fd, IPPROTO_IP, IP_TTL, 64);
 		img->tos = (uint8_t)opt(fd, IPPROTO_IP, IP_TOS, 0);
 	}
-	/* What it can hold in octets of payload: half, the rest is overhead; unlocked it may grow to the sysctl. */
+	/* What it can hold in octets of payload if the program has fixed it: half, the rest is overhead. Otherwise it grows by itself. */
 	v = opt(fd, SOL_SOCKET, SO_RCVBUF, 131072);
-	img->rcvbuf = ((lock & 2) == 0 && v < hv_g.rmem_max ? hv_g.rmem_max : v) / 2;
+	img->rcvbuf_max = (lock & 2) == 0 && v < hv_g.rmem_max ? hv_g.rmem_max / 2 : 0;
+	img->rcvbuf = (lock & 2) != 0 || img->rcvbuf_max == 0 ? v / 2 : v < img->rcvbuf_max ? v : img->rcvbuf_max;
 	v = opt(fd, SOL_SOCKET, SO_SNDBUF, 131072);
-	img->sndbuf = ((lock & 1) == 0 && v < hv_g.wmem_max ? hv_g.wmem_max : v) / 2;
+	img->sndbuf_max = (lock & 1) == 0 && v < hv_g.wmem_max ? hv_g.wmem_max / 2 : 0;
+	img->sndbuf = (lock & 1) != 0 || img->sndbuf_max == 0 ? v / 2 : v < img->sndbuf_max ? v : img->sndbuf_max;
 	img->nodelay = opt(fd, IPPROTO_TCP, TCP_NODELAY, 0) != 0;
 	img->cork = opt(fd, IPPROTO_TCP, TCP_CORK, 0) != 0;
 	img->quickack = false; /* TCP_QUICKACK reads the momentary mode, not a wish */

@@ -69,7 +69,7 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 {
 	struct hv_ackinfo ai;
 	uint32_t ack = seg->ack, reo, rtt;
-	bool wnd_changed, was_writable = hv_tcp_writable(t);
+	bool wnd_changed, was_writable = hv_tcp_writable(t), watch = hv_space_watch(t);
 	unsigned act = 0;
 
 	memset(&ai, 0, sizeof ai);
@@ -146,6 +146,8 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 		hv_set_rtx(t, HV_RTX_REO, now + reo);
 	else if (ai.acked != 0 || ai.sacked_new || hv_flight(t) == 0 || t->rtx_kind == HV_RTX_REO)
 		hv_timer_rearm(t, now);
+	if (ai.acked != 0 && watch && t->sndbuf < t->sndbuf_max)
+		hv_snd_autotune(t);
 	if (ai.acked != 0 || wnd_changed)
 		act |= hv_space_event(t, was_writable);
 	return act;

@@ -96,6 +96,7 @@ static bool check_snd(const struct hv_tcb *t, const char **what)
 	CHECK(sacked == t->sacked_out && lost == t->lost_out, "sacked_out, lost_out");
 	CHECK(sacked + lost + t->reno_sacked <= hv_flight(t), "more sacked and lost than in flight");
 	CHECK(t->frto == HV_FRTO_OFF || t->ca == HV_CA_LOSS, "F-RTO without a timeout");
+	CHECK(t->sndbuf <= t->sndbuf_max && t->rcvbuf <= t->rcvbuf_max, "buffer beyond its bound");
 	CHECK(t->cwnd >= t->mss, "cwnd below one segment");
 	CHECK(t->ssthresh >= 2u * (HV_MSS_MIN - HV_TS_OPT_LEN), "ssthresh");
 	return true;

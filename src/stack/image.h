@@ -44,6 +44,7 @@ struct hv_tcp_image {
 	uint32_t srtt_us, rttvar_us, min_rtt_us, rto_us;
 	uint32_t snd_cwnd, snd_ssthresh; /* segments */
 	uint32_t rcvbuf, sndbuf; /* octets, as the kernel socket could hold */
+	uint32_t rcvbuf_max, sndbuf_max; /* what they may grow to by themselves; 0: the program has fixed them */
 	/* socket options that the stack has to honour; the rest live in the kernel socket */
 	bool nodelay, cork, quickack;
 	uint32_t user_timeout_ms;

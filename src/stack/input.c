@@ -160,6 +160,8 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 	if (seg->len != 0) {
 		uint32_t before = t->rcv_nxt;
 
+		if (t->rx_tail != NULL)
+			t->rcv_tsecr = seg->tsecr; /* bulk: see hv_rcv_autotune() */
 		act |= hv_rcv_data(t, env, seg, now);
 		t->cnt->octets_in += t->rcv_nxt - before;
 		if (t->rcv_nxt != before)
@@ -213,6 +215,8 @@ static __attribute__((noinline)) unsigned predicted(struct hv_tcb *t, struct hv_
 
 	/* deliver first ... */
 	if (len != 0) {
+		if (t->rx_tail != NULL)
+			t->rcv_tsecr = seg->tsecr;
 		act = hv_rcv_inorder(t, env, seg, seg->data, len);
 		if (hv_likely((act & HV_TCP_DROP) == 0)) {
 			act |= HV_TCP_READABLE;
@@ -238,8 +242,11 @@ static __attribute__((noinline)) unsigned predicted(struct hv_tcb *t, struct hv_
 			t->nrtx = 0;
 			if (hv_cwnd_limited(t, flight))
 				hv_cc_ack(t, acked, (uint32_t)now - t->timed_us, now);
-			if (hv_unlikely(watch))
+			if (hv_unlikely(watch)) {
+				if (t->sndbuf < t->sndbuf_max)
+					hv_snd_autotune(t);
 				act |= hv_space_event(t, was_writable);
+			}
 			if (hv_likely(t->snd_una == t->snd_end))
 				hv_set_rtx(t, HV_RTX_OFF, HV_NEVER);
 			else

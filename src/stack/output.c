@@ -176,6 +176,7 @@ void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t no
 static void frame_out(
     struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t mss, unsigned nsack, uint64_t now)
 {
+	uint32_t was = t->rcv_edge;
 	uint32_t wnd = hv_unlikely((t->tf & TF_NOMEM) != 0) ? 0 : hv_rcv_advertise(t, &t->rcv_edge), segs = len <= mss ? 1 : (len + mss - 1) / mss;
 
 	flags |= (t->tf & TF_ECE) != 0 ? HV_ECE : 0;
@@ -184,6 +185,8 @@ static void frame_out(
 	tx->inline_ok = false;
 	if (len == 0)
 		tx->nsge = 0;
+	if (t->rcv_edge != was && t->rcvbuf < t->rcvbuf_max && (len == 0 || len >= t->mss))
+		hv_rcv_autotune(t, now); /* a small message tells of no bulk */
 	ack_sent(t, len != 0, now);
 	count_out(t, segs, len);
 }
@@ -448,6 +451,10 @@ static __attribute__((noinline)) void commit_any(struct hv_tcb *t, struct hv_env
 	if (hv_unlikely(
 		t->snd_nxt == t->snd_una && now - t->last_tx_us > HV_RTO_MIN && t->cwnd > hv_iw(t) && now - t->last_tx_us > hv_rto(t)))
 		idle_restart(t, now - t->last_tx_us);
+	if (t->rcv_edge != t->adv_edge && t->rcvbuf < t->rcvbuf_max && len >= t->mss) {
+		t->rcv_edge = t->adv_edge;
+		hv_rcv_autotune(t, now);
+	}
 	t->rcv_edge = t->adv_edge;
 	t->tf &= ~TF_PUSH;
 	ack_sent(t, true, now);

@@ -48,19 +48,6 @@ static void make_template(struct hv_tcb *t, const uint8_t *l2, uint32_t l2_len)
 	t->tx_lead = HV_TX_LEAD(l4_off + HV_TCP_LEN + ((t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0), t->l3_off, l4_off);
 }
 
-/* What an empty receive queue may advertise: never more than the kernel could hold after a demotion, and not more than a quarter of the
- * ring's buffers if all of it came. */
-static void rwnd_lim(struct hv_tcb *t)
-{
-	uint32_t w = t->rcvbuf / 2 + t->rcvbuf / 8;
-
-	w = hv_min32(w, t->pool_lim);
-	if (t->window_clamp != 0)
-		w = hv_min32(w, t->window_clamp);
-	t->rwnd_lim = hv_min32(w, 65535u << t->rcv_wscale);
-	t->wnd_keep = hv_wnd_keep(t);
-}
-
 static bool sane(const struct hv_tcp_image *img, uint32_t l2_len)
 {
 	const uint32_t lim = 1u << 30;
@@ -77,7 +64,8 @@ static bool sane(const struct hv_tcp_image *img, uint32_t l2_len)
 		return false;
 	if (img->rcv_nxt - img->rcv_wup > lim || img->rcv_wnd > lim || img->snd_wnd > lim || img->max_window > lim)
 		return false;
-	if (img->rcvbuf == 0 || img->sndbuf == 0 || img->rcvbuf > lim || img->sndbuf > lim)
+	if (img->rcvbuf == 0 || img->sndbuf == 0 || img->rcvbuf > lim || img->sndbuf > lim || img->rcvbuf_max > lim ||
+	    img->sndbuf_max > lim)
 		return false;
 	return img->mss_clamp != 0 || img->snd_mss != 0;
 }
@@ -116,17 +104,19 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 
 	/* receive side */
 	t->rcvbuf = img->rcvbuf;
+	t->rcvbuf_max = hv_max32(img->rcvbuf_max, img->rcvbuf);
 	t->pool_lim = UINT32_MAX;
 	if (env->rx_total != 0) /* half a slot of payload is a cautious guess */
 		t->pool_lim = hv_max32(env->rx_total / 4, 16) * hv_max32(env->free_rx != NULL ? env->free_rx->cap / 2 : 1024, 512);
 	t->window_clamp = img->window_clamp;
-	rwnd_lim(t);
+	hv_rwnd_lim(t);
 	t->rcv_nxt = img->rcv_nxt;
 	t->rcv_copied = img->rcv_nxt - img->rcv_len;
 	t->rcv_edge = hv_seq_max(img->rcv_wup + img->rcv_wnd, img->rcv_nxt);
 	if (t->rcv_edge - t->rcv_nxt > 65535u << t->rcv_wscale) /* no segment can have said that */
 		t->rcv_edge = t->rcv_nxt + (65535u << t->rcv_wscale);
 	t->last_ack = img->rcv_wup;
+	hv_rcv_autotune_init(t, now);
 	if (img->rcv_len != 0) {
 		if (aux != img->rcv)
 			memcpy(aux, img->rcv, img->rcv_len);
@@ -150,6 +140,7 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 
 	/* send side */
 	t->sndbuf = img->sndbuf;
+	t->sndbuf_max = hv_max32(img->sndbuf_max, img->sndbuf);
 	t->notsent_lowat = img->notsent_lowat != 0 ? img->notsent_lowat : UINT32_MAX;
 	if (t->notsent_lowat != UINT32_MAX)
 		t->tf |= TF_LOWAT;
@@ -241,6 +232,8 @@ void hv_tcp_export(const struct hv_tcb *t, struct hv_tcp_image *img, uint64_t no
 	img->snd_ssthresh = t->ssthresh >= HV_SSTHRESH_INF ? HV_SSTHRESH_INF : hv_max32(t->ssthresh / t->mss, 2);
 	img->rcvbuf = t->rcvbuf;
 	img->sndbuf = t->sndbuf;
+	img->rcvbuf_max = t->rcvbuf_max;
+	img->sndbuf_max = t->sndbuf_max;
 	img->nodelay = (t->tf & TF_NODELAY) != 0;
 	img->cork = (t->tf & TF_CORK) != 0;
 	img->quickack = (t->tf & TF_PINGPONG) == 0;
@@ -371,14 +364,14 @@ unsigned hv_tcp_setopt(struct hv_tcb *t, enum hv_tcp_opt opt, uint32_t val, uint
 		break;
 	case HV_TCP_WINDOW_CLAMP:
 		t->window_clamp = val;
-		rwnd_lim(t);
+		hv_rwnd_lim(t);
 		break;
 	case HV_TCP_RCVBUF:
-		t->rcvbuf = hv_min32(hv_max32(val, 2048), 1u << 30);
-		rwnd_lim(t);
+		t->rcvbuf = t->rcvbuf_max = hv_min32(hv_max32(val, 2048), 1u << 30); /* fixed from now on */
+		hv_rwnd_lim(t);
 		break;
 	case HV_TCP_SNDBUF:
-		t->sndbuf = hv_min32(hv_max32(val, 2048), 1u << 30);
+		t->sndbuf = t->sndbuf_max = hv_min32(hv_max32(val, 2048), 1u << 30);
 		break;
 	case HV_TCP_CONGESTION:
 		t->tf = val == HV_TCP_CC_RENO ? t->tf | TF_RENO : t->tf & ~TF_RENO;

@@ -209,6 +209,11 @@ struct hv_tcb {
 	uint32_t user_timeout_ms;
 	uint32_t notsent_lowat, window_clamp;
 	uint32_t mss_clamp, pmtu;
+	uint32_t rcvbuf_max, sndbuf_max; /* autotuning's bounds */
+	uint32_t drs_seq, drs_space; /* first octet of this measurement; what the reader took in the best one so far */
+	uint32_t drs_rtt8, drs_win_seq; /* RTT as a receiver sees it; the window that is timed for it ends here */
+	uint32_t rcv_tsecr, drs_tsecr; /* echoed last; used for a sample last */
+	uint64_t drs_at, drs_win_at;
 	uint32_t pool_lim;       /* window that the ring's pool can bear */
 	uint32_t rto_init;       /* until there is an RTT */
 	uint64_t bytes_rexmit;
@@ -400,6 +405,12 @@ bool hv_frto_holds(struct hv_tcb *t);
 unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, uint64_t now);
 
 /* cc: cubic.c, reno.c; see cc.h */
+
+/* autotune.c */
+void hv_rwnd_lim(struct hv_tcb *t);
+void hv_rcv_autotune_init(struct hv_tcb *t, uint64_t now);
+void hv_rcv_autotune(struct hv_tcb *t, uint64_t now);
+void hv_snd_autotune(struct hv_tcb *t);
 
 /* timer.c */
 void hv_timer_rearm(struct hv_tcb *t, uint64_t now); /* after an ACK that moved something, or new data */

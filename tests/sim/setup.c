@@ -129,6 +129,8 @@ static void setup_half(struct world *w, uint32_t i, uint32_t *flight_from, uint3
 
 	pm->rcvbuf = prng_log(&w->rng, 4608, 4u << 20);
 	m->sndbuf = prng_log(&w->rng, 4608, 4u << 20);
+	pm->rcvbuf_max = prng_ppm(&w->rng, 500000) ? prng_log(&w->rng, 4608, 4u << 20) : 0;
+	m->sndbuf_max = prng_ppm(&w->rng, 500000) ? prng_log(&w->rng, 4608, 4u << 20) : 0;
 	unread = maybe(w, 400000, 1, pm->rcvbuf / 4);
 	wnd = prng_ppm(&w->rng, 50000) ? 0 : prng_in(&w->rng, pm->rcvbuf / 8, pm->rcvbuf / 2);
 	if (wnd >> p->ws > 65535)
