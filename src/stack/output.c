@@ -277,6 +277,10 @@ static HV_COLD bool rexmit(struct hv_tcb *t, struct hv_env *env, struct hv_tx *t
 static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, bool force, uint64_t now)
 {
 	unsigned nsack = sack_blocks(t), flags = HV_ACK;
+
+	if (hv_unlikely(t->bh_mss != 0) && now >= t->bh_at && t->ca == HV_CA_OPEN)
+		hv_black_hole_retry(t, now);
+
 	uint32_t mss = t->mss - (nsack != 0 ? 4 + 8 * nsack : 0), avail = t->snd_end - t->snd_nxt, lim, n, seq = t->snd_nxt;
 	int32_t w = hv_seq_diff(t->snd_edge, seq);
 	bool hold = hv_nagle_holds(t) && (t->tf & TF_PUSH) == 0;

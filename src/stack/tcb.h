@@ -222,6 +222,9 @@ struct hv_tcb {
 	int32_t err;
 	uint8_t ttl, tos, dupacks;
 	uint8_t frto;
+	uint16_t bh_mss, bh_prev; /* black hole: bound on the MSS, 0 = none; the one that is being tried without, see pmtu.c */
+	uint32_t bh_wait_s;
+	uint64_t bh_at;
 	struct hv_xrec embed[HV_XREC_EMBED];
 };
 _Static_assert(offsetof(struct hv_tcb, rx_head) == 64, "line 0");
@@ -465,6 +468,8 @@ void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t no
 
 /* state.c, pmtu.c */
 void hv_mss_update(struct hv_tcb *t);
+HV_COLD void hv_black_hole(struct hv_tcb *t, uint64_t now);
+HV_COLD void hv_black_hole_retry(struct hv_tcb *t, uint64_t now);
 HV_COLD void hv_max_wnd(struct hv_tcb *t, uint32_t wnd);
 
 #endif

@@ -135,6 +135,8 @@ static unsigned on_rto(struct hv_tcb *t, uint64_t now)
 	    !(t->user_timeout_ms == 0 && hv_seq_le(t->snd_edge, t->snd_una) && now - t->last_rx_us < HV_RTO_MAX))
 		return timed_out(t);
 	t->cnt->rto++;
+	if (t->nrtx != 0)
+		hv_black_hole(t, now);
 	hv_enter_loss(t, now);
 	if (t->nrtx < 255)
 		t->nrtx++;

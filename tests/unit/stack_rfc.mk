@@ -1,11 +1,14 @@
 # Unit tests of src/stack by RFC; the rig is stack.mk's.
 if HAVE_CMOCKA
-UNIT_TESTS += stack_frto stack_autotune
+UNIT_TESTS += stack_frto stack_autotune stack_blackhole
 endif
-EXTRA_PROGRAMS += stack_frto stack_autotune
+EXTRA_PROGRAMS += stack_frto stack_autotune stack_blackhole
 stack_frto_SOURCES = tests/unit/stack_frto.c $(stack_rig)
 stack_frto_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 stack_frto_LDADD = libhvstack.la $(CMOCKA_LIBS)
 stack_autotune_SOURCES = tests/unit/stack_autotune.c $(stack_rig)
 stack_autotune_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 stack_autotune_LDADD = libhvstack.la $(CMOCKA_LIBS)
+stack_blackhole_SOURCES = tests/unit/stack_blackhole.c $(stack_rig)
+stack_blackhole_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+stack_blackhole_LDADD = libhvstack.la $(CMOCKA_LIBS)
