@@ -40,6 +40,7 @@ void hv_max_wnd(struct hv_tcb *t, uint32_t wnd)
 }
 
 #define BH_TIMEOUTS 2u     /* so many retransmissions of a full-sized segment were in vain */
+#define BH_SAFE 1220u      /* what IPv6's least MTU carries isn't suspected */
 #define BH_FIRST_WAIT_S 10u
 #define BH_MAX_WAIT_S 600u /* as net.ipv4.tcp_probe_interval */
 
@@ -51,7 +52,7 @@ void hv_black_hole(struct hv_tcb *t, uint64_t now)
 	uint32_t opt = (t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0, full = t->mss + opt;
 	bool trial = t->bh_prev != 0 && now - t->bh_at < BH_MAX_WAIT_S * 1000000ull;
 
-	if (t->nrtx < (trial ? 1 : BH_TIMEOUTS) || hv_flight(t) < t->mss)
+	if (t->nrtx < (trial ? 1 : BH_TIMEOUTS) || hv_flight(t) < t->mss || (t->bh_mss == 0 && full <= BH_SAFE))
 		return;
 	for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
 		if (sizes[i] > full - full / 8)
