@@ -223,7 +223,8 @@ static void find_all(const struct hv_vf_cqe *cqe, struct arrival *in, unsigned n
 {
 	for (unsigned i = 0; i < n; i++) {
 		struct arrival *a = &in[i];
-		a->parsed = hv_frame_parse(cqe[i].buf->data, cqe[i].buf->len, &a->f);
+		/* Our connections are on the untagged network: what has the tag of another one isn't theirs, whatever its addresses say. */
+		a->parsed = hv_frame_parse(cqe[i].buf->data, cqe[i].buf->len, &a->f) && a->f.vlan == 0;
 		a->s = a->parsed ? hv_demux_find(&a->f.tuple) : NULL;
 		if (n > 1 && a->s != NULL && a->s->p->tcb != NULL)
 			hv_tcp_prefetch(a->s->p->tcb);

@@ -69,7 +69,8 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 {
 	struct hv_ackinfo ai;
 	uint32_t ack = seg->ack, reo, rtt;
-	bool wnd_changed, was_writable = hv_tcp_writable(t), watch = hv_space_watch(t);
+	bool wnd_changed, was_writable = hv_tcp_writable(t), watch = hv_space_watch(t), shut = hv_seq_le(t->snd_edge, t->snd_una),
+	    reopened = false;
 	unsigned act = 0;
 
 	memset(&ai, 0, sizeof ai);
@@ -112,14 +113,21 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 		}
 		if (t->rec_n <= HV_XREC_EMBED / 2)
 			hv_rec_drop_storage(t, env);
+	} else if (shut && t->ca == HV_CA_LOSS && hv_flight(t) != 0 && hv_seq_gt(t->snd_edge, t->snd_una)) {
+		/* The window has opened, and what was resent while it was shut has been thrown away: again, before the backed-off timer. */
+		t->tf |= TF_HEAD;
+		t->backoff = 0;
+		reopened = true;
 	} else if (seg->len == 0 && !wnd_changed && hv_flight(t) != 0) { /* RFC 5681 section 2 */
 		ai.dup = true;
 		t->cnt->dup_acks++;
 		if ((t->tf & TF_SACK) == 0) {
 			if (t->dupacks < 255)
 				t->dupacks++;
-			/* each stands for a segment that has left the network */
-			if (t->reno_sacked + t->lost_out + t->mss < hv_flight(t)) {
+			/* Each stands for a segment that has left the network, and there can't be more of these than were in it (the limit
+			 * that RFC 5681 section 3.2 step 4 allows). */
+			if ((uint32_t)t->dupacks * t->mss <= (t->ca == HV_CA_RECOVERY ? t->recover_fs : hv_flight(t)) &&
+			    t->reno_sacked + t->lost_out + t->mss < hv_flight(t)) {
 				t->reno_sacked += t->mss;
 				ai.delivered += t->mss;
 			}
@@ -144,7 +152,7 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 	}
 	if (reo != 0)
 		hv_set_rtx(t, HV_RTX_REO, now + reo);
-	else if (ai.acked != 0 || ai.sacked_new || hv_flight(t) == 0 || t->rtx_kind == HV_RTX_REO)
+	else if (ai.acked != 0 || ai.sacked_new || reopened || hv_flight(t) == 0 || t->rtx_kind == HV_RTX_REO)
 		hv_timer_rearm(t, now);
 	if (ai.acked != 0 && watch && t->sndbuf < t->sndbuf_max)
 		hv_snd_autotune(t);

@@ -81,10 +81,12 @@ bool hv_frame_parse(uint8_t *frame, uint32_t len, struct hv_frame *f)
 	if (len < HV_ETH_LEN)
 		return false;
 	f->src_mac = frame + HV_ETH_SRC;
+	f->vlan = 0;
 	type = hv_get16(frame + HV_ETH_TYPE);
 	if (type == HV_ETHERTYPE_VLAN || type == HV_ETHERTYPE_QINQ) {
 		if (len < HV_ETH_LEN + HV_VLAN_LEN)
 			return false;
+		f->vlan = (uint16_t)(hv_get16(frame + HV_ETH_LEN) & 0xfffu);
 		type = hv_get16(frame + HV_ETH_LEN + 2);
 		off += HV_VLAN_LEN;
 	}

@@ -13,6 +13,7 @@ struct hv_frame {
 	uint32_t l3_len;         /* IP total length: Ethernet padding is cut */
 	uint32_t l4_len;
 	uint8_t tos, ttl;
+	uint16_t vlan;           /* VID; 0: untagged, or tagged for its priority only */
 	const uint8_t *src_mac;
 };
 

@@ -134,7 +134,7 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 	if ((seg->flags & HV_ACK) == 0)
 		return HV_TCP_DROP;
 	ack_max = (t->tf & TF_IMPORT) != 0 ? hv_seq_max(t->snd_nxt, t->import_end) : t->snd_nxt;
-	if (hv_seq_gt(seg->ack, ack_max) || hv_seq_lt(seg->ack, t->snd_una - hv_max32(t->max_wnd, 65535))) {
+	if (hv_seq_gt(seg->ack, ack_max) || hv_seq_lt(seg->ack, t->snd_una - t->max_wnd)) {
 		t->cnt->bad_ack++;
 		challenge(t, now);
 		return drop(t);

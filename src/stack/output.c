@@ -8,6 +8,7 @@
 #include "stack/opt.h"
 
 #define BURST_MAX 65000u /* payload and headers of a TSO burst must fit a 16-bit IP length */
+#define BURST_SEGS 128u  /* and a peer with a tiny MSS must not make thousands of frames of one descriptor */
 
 /* ---- SACK blocks that go with the next segment ---- */
 static HV_COLD void order_dsack(struct hv_tcb *t)
@@ -113,7 +114,7 @@ static inline uint32_t burst_max(const struct hv_env *env, uint32_t mss)
 {
 	uint32_t b = hv_min32(env->tso_max, BURST_MAX);
 
-	return hv_max32(b, mss);
+	return hv_max32(hv_min32(b, BURST_SEGS * mss), mss);
 }
 
 /* ---- decisions ---- */
@@ -350,8 +351,8 @@ static HV_COLD bool tail_probe(struct hv_tcb *t, struct hv_env *env, struct hv_t
 	}
 	hv_rec_materialize(t);
 	r = hv_rec(t, t->rec_n - 1u);
-	if (r->st != XR_PLAIN && r->st != XR_RETX)
-		return false;
+	if ((r->st != XR_PLAIN && r->st != XR_RETX) || hv_seq_gt(r->end, t->snd_edge))
+		return false; /* not behind a window that has shrunk */
 	len = hv_min32(r->end - r->seq, mss);
 	seq = r->end - len;
 	len = hv_snd_gather(t, env, seq, len, tx);

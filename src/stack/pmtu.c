@@ -80,7 +80,8 @@ unsigned hv_tcp_set_pmtu(struct hv_tcb *t, uint32_t pmtu, uint64_t now)
 {
 	uint32_t old = t->mss;
 
-	if (pmtu < 68 || (t->tf & TF_DEAD) != 0)
+	/* No path is narrower (RFC 791, RFC 8200 section 5): whoever says so lies. */
+	if (pmtu < ((t->tf & TF_V6) != 0 ? 1280u : 68u) || (t->tf & TF_DEAD) != 0)
 		return 0;
 	t->pmtu = pmtu;
 	t->bh_mss = t->bh_prev = 0; /* now it is known */

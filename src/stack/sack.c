@@ -256,8 +256,10 @@ void hv_sack_apply(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *se
 		uint32_t s = seg->sack[0][0], e = seg->sack[0][1];
 
 		i = 1;
-		/* only about octets that we can have sent: not older than a window, not newer than SND.NXT */
-		if (hv_seq_lt(s, e) && hv_seq_le(e, t->snd_nxt) && hv_seq_diff(t->snd_una, s) <= (int32_t)hv_max32(t->max_wnd, 65535)) {
+		/* Only about octets that we can have sent twice: not older than a window, not newer than SND.NXT, no more than were ever
+		 * retransmitted. A peer that makes them up would take back each reduction of cwnd. */
+		if (hv_seq_lt(s, e) && hv_seq_le(e, t->snd_nxt) && hv_seq_diff(t->snd_una, s) <= (int32_t)hv_max32(t->max_wnd, 65535) &&
+		    e - s <= t->bytes_rexmit) {
 			ai->dsack = true;
 			if ((t->tf & TF_TLP_OUT) != 0 && e == t->tlp_end)
 				ai->dsack_tlp = true;

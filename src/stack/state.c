@@ -52,7 +52,8 @@ static bool sane(const struct hv_tcp_image *img, uint32_t l2_len)
 {
 	const uint32_t lim = 1u << 30;
 
-	if ((img->tuple.family != 4 && img->tuple.family != 6) || l2_len < HV_ETH_LEN || l2_len > HV_ETH_LEN + HV_VLAN_LEN)
+	if ((img->tuple.family != 4 && img->tuple.family != 6) ||
+	    (l2_len != HV_ETH_LEN && l2_len != HV_ETH_LEN + HV_VLAN_LEN))
 		return false;
 	if (img->snd_wscale > 14 || img->rcv_wscale > 14)
 		return false;
@@ -63,6 +64,9 @@ static bool sane(const struct hv_tcp_image *img, uint32_t l2_len)
 	    (img->rcv_len != 0 && img->rcv == NULL))
 		return false;
 	if (img->rcv_nxt - img->rcv_wup > lim || img->rcv_wnd > lim || img->snd_wnd > lim || img->max_window > lim)
+		return false;
+	/* as the kernel checks TCP_REPAIR_WINDOW: a SND.WL1 ahead of all that the peer may send would shut window updates out */
+	if (hv_seq_gt(img->snd_wl1, hv_seq_max(img->rcv_wup + img->rcv_wnd, img->rcv_nxt)))
 		return false;
 	if (img->rcvbuf == 0 || img->sndbuf == 0 || img->rcvbuf > lim || img->sndbuf > lim || img->rcvbuf_max > lim ||
 	    img->sndbuf_max > lim)
@@ -160,7 +164,7 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 	t->min_rtt = t->srtt8 != 0 && img->min_rtt_us != UINT32_MAX ? hv_min32(img->min_rtt_us, HV_RTO_MAX / 2) : 0; /* ~0: the kernel has none yet */
 	t->min_rtt_at = now;
 	t->rto_init = img->rto_us >= HV_RTO_MIN && img->rto_us <= HV_RTO_MAX ? img->rto_us : HV_RTO_INIT;
-	t->ssthresh = img->snd_ssthresh != 0 ? segs_to_octets(img->snd_ssthresh, t->mss, HV_SSTHRESH_INF) : HV_SSTHRESH_INF;
+	t->ssthresh = img->snd_ssthresh != 0 ? segs_to_octets(hv_max32(img->snd_ssthresh, 2), t->mss, HV_SSTHRESH_INF) : HV_SSTHRESH_INF;
 	t->cwnd = img->snd_cwnd != 0 ? segs_to_octets(img->snd_cwnd, t->mss, HV_CWND_MAX) : hv_iw(t);
 	t->user_timeout_ms = img->user_timeout_ms;
 	t->ka_idle_s = img->keepidle_s != 0 ? img->keepidle_s : 7200;

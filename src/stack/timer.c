@@ -56,8 +56,10 @@ void hv_timer_rearm(struct hv_tcb *t, uint64_t now)
 		if (t->snd_end == t->snd_nxt) {
 			hv_set_rtx(t, HV_RTX_OFF, HV_NEVER);
 		} else if (hv_seq_diff(t->snd_edge, t->snd_nxt) < (int32_t)hv_min32(t->mss, t->snd_end - t->snd_nxt)) {
-			if (t->rtx_kind != HV_RTX_PERSIST)
+			if (t->rtx_kind != HV_RTX_PERSIST) {
+				t->stall_us = 0;
 				hv_set_rtx(t, HV_RTX_PERSIST, now + hv_rto_backed(t));
+			}
 		} else if (t->rtx_kind != HV_RTX_PUSH) {
 			t->backoff = 0; /* the window has opened */
 			hv_set_rtx(t, HV_RTX_PUSH, now + HV_CORK_MAX);
@@ -125,20 +127,22 @@ static bool give_up(const struct hv_tcb *t, unsigned tries, uint64_t now)
 
 static unsigned on_rto(struct hv_tcb *t, uint64_t now)
 {
+	bool shut;
+
 	if (t->nrtx == 0) {
 		uint32_t age = (uint32_t)now - head_xmit(t);
 
 		t->stall_us = now - age;
 	}
-	/* A peer that has closed its window but goes on acknowledging is alive (RFC 9293 3.8.6.1). */
-	if (give_up(t, t->nrtx, now) &&
-	    !(t->user_timeout_ms == 0 && hv_seq_le(t->snd_edge, t->snd_una) && now - t->last_rx_us < HV_RTO_MAX))
+	/* A peer that has closed its window but goes on acknowledging is alive (RFC 9293 3.8.6.1), and these tries don't count. */
+	shut = t->user_timeout_ms == 0 && hv_seq_le(t->snd_edge, t->snd_una) && now - t->last_rx_us <= HV_RTO_MAX;
+	if (!shut && give_up(t, t->nrtx, now))
 		return timed_out(t);
 	t->cnt->rto++;
 	if (t->nrtx != 0)
 		hv_black_hole(t, now);
 	hv_enter_loss(t, now);
-	if (t->nrtx < 255)
+	if (t->nrtx < 255 && (!shut || t->nrtx == 0))
 		t->nrtx++;
 	if (t->backoff < 16)
 		t->backoff++;
@@ -162,7 +166,9 @@ static unsigned on_persist(struct hv_tcb *t, uint64_t now)
 		hv_set_rtx(t, HV_RTX_PERSIST, now + hv_rto_backed(t));
 		return HV_TCP_OUT;
 	}
-	if (t->probes == 0)
+	/* A peer that answers may keep its window shut for ever (RFC 9293 3.8.6.1), unless the user has set a limit: that counts from the
+	 * first probe on, answers or not. Else whoever answers could pin our send queue. */
+	if (t->stall_us == 0)
 		t->stall_us = now;
 	else if (give_up(t, t->probes, now))
 		return timed_out(t);

@@ -29,3 +29,21 @@ stack_seq_LDADD = $(CMOCKA_LIBS)
 stack_trim_SOURCES = tests/unit/stack_trim.c $(stack_rig)
 stack_trim_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) -O2
 stack_trim_LDADD = libhvstack.la $(CMOCKA_LIBS)
+
+# Attacks, each by its name
+if HAVE_CMOCKA
+UNIT_TESTS += stack_attack_blind stack_attack_peer stack_attack_recv stack_rfc9293
+endif
+EXTRA_PROGRAMS += stack_attack_blind stack_attack_peer stack_attack_recv stack_rfc9293
+stack_attack_blind_SOURCES = tests/unit/stack_attack_blind.c tests/unit/stack_attack.h $(stack_rig)
+stack_attack_blind_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+stack_attack_blind_LDADD = libhvstack.la $(CMOCKA_LIBS)
+stack_attack_peer_SOURCES = tests/unit/stack_attack_peer.c tests/unit/stack_attack.h $(stack_rig)
+stack_attack_peer_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+stack_attack_peer_LDADD = libhvstack.la $(CMOCKA_LIBS)
+stack_attack_recv_SOURCES = tests/unit/stack_attack_recv.c tests/unit/stack_attack.h $(stack_rig)
+stack_attack_recv_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+stack_attack_recv_LDADD = libhvstack.la $(CMOCKA_LIBS)
+stack_rfc9293_SOURCES = tests/unit/stack_rfc9293.c $(stack_rig)
+stack_rfc9293_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+stack_rfc9293_LDADD = libhvstack.la $(CMOCKA_LIBS)

@@ -142,6 +142,7 @@ static void refusals(void **state)
 	m = good; m.snd_nxt += 10; refuse(m, -EINVAL, __LINE__);
 	m = good; m.snd_una += 10; refuse(m, -EINVAL, __LINE__);
 	m = good; m.rcv_wup = m.rcv_nxt + 10; refuse(m, -EINVAL, __LINE__);
+	m = good; m.snd_wl1 = m.rcv_wup + m.rcv_wnd + 1; refuse(m, -EINVAL, __LINE__);
 	m = good; m.snd_wscale = 15; refuse(m, -EINVAL, __LINE__);
 	m = good; m.rcv_wscale = 15; refuse(m, -EINVAL, __LINE__);
 	m = good; m.tuple.family = 5; refuse(m, -EINVAL, __LINE__);
