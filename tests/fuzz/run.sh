@@ -1,19 +1,22 @@
 #!/bin/sh
-# run.sh [SECONDS] - builds the fuzz targets with clang and runs each for SECONDS (default 20, with --quick 5) on the seed corpus.
+# run.sh [SECONDS [TARGET...]] - builds the fuzz targets with clang and runs each for SECONDS (default 10, with --quick 3) on the seed corpus.
+# The long form is SECONDS large; what crashes is left in TMPDIR as fuzz_TARGET-crash-*, new inputs are thrown away with the build.
 # Without libFuzzer the corpus is replayed by a plain build. Exit 0: nothing found; 77: no compiler.
 # limit: 600
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 src=${HV_SRC:-$here/../..}
-seconds=${1:-20}
-[ $# -eq 0 ] && [ "${HV_QUICK:-0}" = 1 ] && seconds=5
+seconds=${1:-10}
+[ $# -eq 0 ] && [ "${HV_QUICK:-0}" = 1 ] && seconds=3
+[ $# -gt 0 ] && shift
+targets=${*:-frame opt tcp image}
 dir=$(mktemp -d) || exit 99
 trap 'rm -rf "$dir"' EXIT INT TERM
 flags="-std=gnu11 -D_GNU_SOURCE -O1 -g -fno-strict-aliasing -fno-omit-frame-pointer -I$src/src"
 san=-fsanitize=address,undefined
 rig="$src/tests/sim/host.c $src/tests/sim/twin.c $src/tests/sim/seg.c"
 rc=0
-for t in frame tcp; do
+for t in $targets; do
 	corpus=$here/corpus/$t
 	# shellcheck disable=SC2086
 	if clang $flags $san,fuzzer -fno-sanitize-recover=undefined "$here/fuzz_$t.c" $rig "$src"/src/stack/*.c -o "$dir/$t" 2>"$dir/cc"; then
