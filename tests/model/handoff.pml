@@ -1,12 +1,17 @@
 /*
  * handoff.pml - the hand-off of a TCP connection between the kernel socket and the VF tier, as src/failover does it.
  *
- * Peer, network, NIC, kernel softirq, kernel sender, userspace stack, program, the thread that moves the connection, and the loss of
- * the VF at any moment all run freely against each other. The peer sends N octets and a FIN and retransmits as long as it likes; our
- * program sends M octets. A segment may be lost anywhere.
+ * Peer, network, NIC, kernel softirq, kernel sender, userspace stack, the program's threads, the threads that move the connection, and the
+ * loss of the VF at any moment all run freely against each other. The peer sends N octets and a FIN and retransmits as long as it likes;
+ * our program sends M octets and then shuts its side down. A segment may be lost anywhere.
+ *
+ * Threads: each call of the program first finds out where the connection is (hv_kernel_enter(): announce, then look). A call that found it
+ * in the kernel may sleep before it gets there. Whoever moves the connection first says so, then looks for announced calls. Promotion runs
+ * without the lock (the tier word keeps others away), settle and demotion under it; any thread may do any of them at any time.
  *
  * Asserted: no RST; only the owner acks (a late accept before settle is the one exception); no octet that was acked is forgotten, none
- * is delivered twice or out of order; an acked FIN reaches the program; the parked socket sends nothing once settle is done.
+ * is delivered twice or out of order; an acked FIN reaches the program; the parked socket sends nothing once settle is done; no FIN of ours
+ * is sent by, or lost in, a parked socket.
  *
  * Wrong orders, each has to give a counterexample (run.sh checks that):
  *   NOLATE       settle doesn't look at what the kernel accepted after the freeze
@@ -20,6 +25,12 @@
  *   NOWAITFIN    the next promotion may begin while the injected FIN is still on its way
  *   NORCV        demote forgets the unread octets
  *   UNFROZEN     demote reads the numbers before the userspace stack is stopped
+ *   NOINFLIGHT   promote doesn't look whether a thread is inside a kernel call
+ *   LOOKFIRST    a thread looks where the connection is before it announces its call
+ *   NOCAS        two threads may begin a promotion at once
+ *   NOLOCK       one thread settles while another demotes
+ *   NOTMOVING    a demotion doesn't wait for the end of a promotion that has begun
+ *   PINFIRST     promote looks before it says so whether somebody wants the connection to stay in the kernel (for a FIN)
  */
 #ifndef N
 #define N 2             /* octets from the peer; number N is its FIN */
@@ -30,10 +41,17 @@
 #ifndef MOVES
 #define MOVES 2
 #endif
+#ifndef THREADS
+#define THREADS 1       /* of the program */
+#endif
+#ifndef MOVERS
+#define MOVERS 1
+#endif
 
 #define KERNEL 0
 #define USER 1
-#define NONE 2
+#define NONE 2          /* owner: the userspace stack is stopped; tier: on the move */
+#define MOVING 2
 
 mtype = { DATA, ACK };
 
@@ -42,8 +60,11 @@ chan kq = [1] of { mtype, byte };    /* kernel's receive ring, also what is inje
 chan uq = [1] of { mtype, byte };    /* VF's receive ring */
 
 bool vf = true, steer, filter, guard, hashed = true, settled = true;
-bool want;                           /* somebody asks for a demotion */
-byte owner = KERNEL;
+byte owner = KERNEL;                 /* who may process segments */
+byte tier = KERNEL;                  /* what the program's threads go by */
+byte inflight;                       /* their calls in the kernel */
+bool lock, pinned;
+byte moves = MOVES;
 
 /* Kernel socket: read position, rcv_nxt, snd_una, snd_nxt, end of the send queue. */
 byte k_rd, k_nxt, k_una, k_snd, k_end;
@@ -155,7 +176,7 @@ end:	do
 			:: u_snd < u_una -> u_snd = u_una
 			:: else
 			fi
-		:: m == DATA && v == u_nxt && v == N -> u_fin = true; want = true
+		:: m == DATA && v == u_nxt && v == N -> u_fin = true
 		:: m == DATA && v == u_nxt && v < N -> u_nxt++; reply(u_nxt)
 		:: m == DATA && v != u_nxt -> reply(u_nxt)
 		:: else
@@ -166,13 +187,36 @@ end:	do
 	od
 }
 
-active proctype Program()
+#define WORK ((k_rd < k_nxt && k_rd < N) || app_end < M)
+
+inline recv_or_send() {
+	atomic {
+		assert(owner == KERNEL);             /* never on a parked socket: octets could come out of turn, or stay there */
+		if
+		:: k_rd < k_nxt && k_rd < N -> assert(k_rd == app_nxt); k_rd++; app_nxt++
+		:: app_end < M -> assert(k_end == app_end); k_end++; app_end++
+		:: else
+		fi }
+}
+
+active [THREADS] proctype Thread()
 {
 end:	do
-	:: atomic { owner == KERNEL && k_rd < k_nxt && k_rd < N -> assert(k_rd == app_nxt); k_rd++; app_nxt++ }
-	:: atomic { owner == USER && u_rd < u_nxt -> assert(u_rd == app_nxt); u_rd++; app_nxt++ }
-	:: atomic { owner == KERNEL && app_end < M -> assert(k_end == app_end); k_end++; app_end++ }
-	:: atomic { owner == USER && app_end < M -> assert(u_end == app_end); u_end++; app_end++ }
+#ifdef LOOKFIRST
+	:: tier == KERNEL && WORK -> inflight++; recv_or_send(); inflight--
+#else
+	:: atomic { WORK -> inflight++ };
+		if
+		:: tier == KERNEL -> recv_or_send()
+		:: else
+		fi;
+		inflight--
+#endif
+	:: atomic { tier == USER && owner == USER && !lock && u_rd < u_nxt -> assert(u_rd == app_nxt); u_rd++; app_nxt++ }
+	:: atomic { tier == USER && owner == USER && !lock && app_end < M -> assert(u_end == app_end); u_end++; app_end++ }
+	:: atomic { app_end == M && !pinned -> pinned = true }; /* shutdown(): stay in the kernel, go there, then the call itself */
+		tier == KERNEL;
+		atomic { assert(k_end == M && owner == KERNEL); k_end++; app_end++ }
 	od
 }
 
@@ -182,7 +226,7 @@ active proctype Loss()
 	mtype m;
 	byte v;
 
-	atomic { vf = false; steer = false; want = true;
+	atomic { vf = false; steer = false;
 		do
 		:: uq?m(v)
 		:: empty(uq) -> break
@@ -195,7 +239,7 @@ inline late() {
 	atomic {
 #ifndef NOLATE
 		if
-		:: k_fin -> u_fin = true; want = true
+		:: k_fin -> u_fin = true
 		:: else
 		fi;
 		if
@@ -257,10 +301,11 @@ inline promote() {
 		k_rd = k_nxt;
 		settled = false; u_fin = false;
 		if
-		:: k_fin -> u_fin = true; u_nxt = N; want = true /* came in since the state was asked: back at once */
+		:: k_fin -> u_fin = true; u_nxt = N /* came in since the state was asked: back at once */
 		:: else
 		fi;
-		owner = USER };
+		owner = USER;
+		assert(k_end <= M) };                /* a FIN of ours is the kernel's */
 #ifdef EAGER
 	hashed = false;
 	atomic { k_nxt = u_nxt; k_una = k_end; k_snd = k_end; hashed = true; settled = true };
@@ -323,29 +368,62 @@ inline demote() {
 		u_rd = 0; u_nxt = 0; u_una = 0; u_snd = 0; u_end = 0; d_rd = 0; d_nxt = 0; d_una = 0; d_snd = 0; d_end = 0 }
 }
 
-active proctype Move()
+active [MOVERS] proctype Move()
 {
 	mtype m;
-	byte v, i;
+	byte v;
 
-	for (i : 1 .. MOVES) {
+	do
+#ifdef NOCAS
+	:: moves > 0 && vf && tier == KERNEL && !k_fin -> moves--; tier = MOVING;
+#else
+#ifdef PINFIRST
+	:: moves > 0 && vf && !pinned && !k_fin ->
 		if
-		:: vf && !k_fin ->
-			promote();
-			if
-			:: !settled -> settle()
-			:: skip              /* demoted before the background got to it */
-			fi;
-			if
-			:: want
-			:: skip
-			fi;
-			want = false;
-			demote()
-		:: skip
-		fi
-	}
-	/* At last everything has to have arrived, and the FIN with it. */
-	app_nxt == N && p_una == N + 1 && p_nxt == M && app_end == M && k_una == M && !kp && len(kq) == 0;
+		:: atomic { moves > 0 && tier == KERNEL -> moves--; tier = MOVING }
+		:: else -> goto again
+		fi;
+#else
+	:: atomic { moves > 0 && vf && tier == KERNEL && !k_fin -> moves--; tier = MOVING };
+#endif
+#endif
+#ifndef NOINFLIGHT
+		if
+		:: inflight != 0 -> tier = KERNEL; goto again
+		:: else
+		fi;
+#endif
+#ifndef PINFIRST
+		if
+		:: pinned -> tier = KERNEL; goto again
+		:: else
+		fi;
+#endif
+		promote();
+		tier = USER
+#ifdef NOLOCK
+	:: tier == USER && !settled -> settle()
+	:: tier == USER ->
+#else
+	:: atomic { tier == USER && !lock && !settled -> lock = true }; settle(); lock = false
+#ifdef NOTMOVING
+	:: atomic { tier != KERNEL && !lock -> lock = true };
+#else
+	:: atomic { tier == USER && !lock -> lock = true };
+#endif
+#endif
+		tier = MOVING;
+		demote();
+		atomic { tier = KERNEL; lock = false }
+	:: atomic { moves > 0 -> moves-- }
+	:: moves == 0 && tier == KERNEL -> break
+again:	skip
+	od
+}
+
+/* At last everything has to have arrived, and both FINs with it. */
+active proctype Final()
+{
+	moves == 0 && tier == KERNEL && app_nxt == N && p_una == N + 1 && p_nxt == M + 1 && app_end == M + 1 && k_una == M + 1 && !kp && len(kq) == 0;
 	assert(k_fin && owner == KERNEL && !filter)
 }
