@@ -13,7 +13,7 @@ include tests/unit/vf.mk
 include tests/unit/softvf.mk
 include tests/unit/preload.mk
 
-EXTRA_DIST += tests/run tests/README.md tests/mutation/mutate.py tools/deps.sh .ci/run
+EXTRA_DIST += tests/run tests/README.md tests/rfc9293.md tests/mutation/mutate.py tools/deps.sh .ci/run
 
 # Scripts are found by name, here too: whole folders in EXTRA_DIST would bring what was built in them along. And a file named like a make target (check)
 # can't be there at all: make would run all tests to "make" it.

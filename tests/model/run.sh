@@ -51,12 +51,13 @@ fi
 for bad in NOLATE NOBARRIER NOGUARD EARLYFILTER NOPURGE FINASDATA NOWAITFIN NOFILTER EAGER NORCV UNFROZEN \
 	NOINFLIGHT LOOKFIRST NOCAS NOLOCK NOTMOVING PINFIRST; do
 	case $bad in
-	NOWAITFIN) size="-DMOVES=2" ;;
-	NOCAS) size="-DMOVES=2 -DMOVERS=2" ;;
-	NOLOCK | NOTMOVING) size="-DMOVES=1 -DMOVERS=2" ;;
-	*) size="-DMOVES=1" ;;
+	NOWAITFIN) size="-DM=1 -DMOVES=2" ;;
+	NOCAS) size="-DM=0 -DMOVES=2 -DMOVERS=2" ;;
+	NOLOCK | NOTMOVING) size="-DM=0 -DMOVES=1 -DMOVERS=2" ;;
+	NOINFLIGHT | LOOKFIRST | PINFIRST) size="-DM=0 -DMOVES=1" ;;
+	*) size="-DM=1 -DMOVES=1" ;;
 	esac
-	res=$(check "$bad" "-D$bad -DN=1 -DM=1 $size") || rc=1
+	res=$(check "$bad" "-D$bad -DN=1 $size") || rc=1
 	# shellcheck disable=SC2086
 	set -- $res
 	why=$(sed -n 's/^pan:1: \(.*\) (at depth.*/\1/p' pan.out | head -n 1)
