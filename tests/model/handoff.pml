@@ -297,6 +297,7 @@ inline promote() {
 	filter = true;
 #endif
 	atomic {
+		assert(owner == KERNEL);             /* nobody else is at it */
 		u_rd = k_rd; u_nxt = k_nxt; u_una = k_una; u_snd = k_snd; u_end = k_end;
 		k_rd = k_nxt;
 		settled = false; u_fin = false;
