@@ -5,7 +5,7 @@
 # limit: 600
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-src=${HV_SRC:-$here/../..}
+src=$(cd "${HV_SRC:-$here/../..}" && pwd)
 seconds=${1:-10}
 [ $# -eq 0 ] && [ "${HV_QUICK:-0}" = 1 ] && seconds=3
 [ $# -gt 0 ] && shift
@@ -16,10 +16,14 @@ flags="-std=gnu11 -D_GNU_SOURCE -O1 -g -fno-strict-aliasing -fno-omit-frame-poin
 san=-fsanitize=address,undefined
 rig="$src/tests/sim/host.c $src/tests/sim/twin.c $src/tests/sim/seg.c"
 rc=0
+# What all targets share is compiled once.
+mkdir "$dir/o"
+# shellcheck disable=SC2086
+(cd "$dir/o" && clang $flags $san,fuzzer-no-link -fno-sanitize-recover=undefined -c $rig "$src"/src/stack/*.c) 2>"$dir/cc" || rm -rf "$dir/o"
 for t in $targets; do
 	corpus=$here/corpus/$t
 	# shellcheck disable=SC2086
-	if clang $flags $san,fuzzer -fno-sanitize-recover=undefined "$here/fuzz_$t.c" $rig "$src"/src/stack/*.c -o "$dir/$t" 2>"$dir/cc"; then
+	if [ -d "$dir/o" ] && clang $flags $san,fuzzer -fno-sanitize-recover=undefined "$here/fuzz_$t.c" "$dir"/o/*.o -o "$dir/$t" 2>"$dir/cc"; then
 		mkdir "$dir/c_$t"
 		"$dir/$t" -close_fd_mask=1 -max_total_time="$seconds" -max_len=2048 -timeout=10 -rss_limit_mb=1500 -verbosity=0 -print_final_stats=1 \
 			-artifact_prefix="${TMPDIR:-/tmp}/fuzz_$t-" "$dir/c_$t" "$corpus" >"$dir/log" 2>&1 || { cat "$dir/log"; rc=1; }

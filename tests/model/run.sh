@@ -50,14 +50,15 @@ if [ "${HV_QUICK:-0}" != 1 ]; then
 fi
 for bad in NOLATE NOBARRIER NOGUARD EARLYFILTER NOPURGE FINASDATA NOWAITFIN NOFILTER EAGER NORCV UNFROZEN \
 	NOINFLIGHT LOOKFIRST NOCAS NOLOCK NOTMOVING PINFIRST; do
+	search=
 	case $bad in
 	NOWAITFIN) size="-DM=1 -DMOVES=2" ;;
-	NOCAS) size="-DM=0 -DMOVES=2 -DMOVERS=2" ;;
+	NOCAS) size="-DM=0 -DMOVES=2 -DMOVERS=2" search="-O1 -DCOLLAPSE -DMEMLIM=3000 -DBFS" ;; # near the start, in a large tree
 	NOLOCK | NOTMOVING) size="-DM=0 -DMOVES=1 -DMOVERS=2" ;;
 	NOINFLIGHT | LOOKFIRST | PINFIRST) size="-DM=0 -DMOVES=1" ;;
 	*) size="-DM=1 -DMOVES=1" ;;
 	esac
-	res=$(check "$bad" "-D$bad -DN=1 $size") || rc=1
+	res=$(check "$bad" "-D$bad -DN=1 $size" "$search") || rc=1
 	# shellcheck disable=SC2086
 	set -- $res
 	why=$(sed -n 's/^pan:1: \(.*\) (at depth.*/\1/p' pan.out | head -n 1)
