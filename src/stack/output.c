@@ -186,7 +186,7 @@ static void frame_out(
 	tx->inline_ok = false;
 	if (len == 0)
 		tx->nsge = 0;
-	if (t->rcv_edge != was && t->rcvbuf < t->rcvbuf_max && (len == 0 || len >= t->mss))
+	if (t->rcv_edge != was && t->rcvbuf < t->rcvbuf_max && (len == 0 || len > t->mss))
 		hv_rcv_autotune(t, now); /* a small message tells of no bulk */
 	ack_sent(t, len != 0, now);
 	count_out(t, segs, len);
@@ -279,7 +279,7 @@ static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, boo
 {
 	unsigned nsack = sack_blocks(t), flags = HV_ACK;
 
-	if (hv_unlikely(t->bh_mss != 0) && now >= t->bh_at && t->ca == HV_CA_OPEN)
+	if (hv_unlikely(t->bh_mss != 0) && now >= t->bh_at && t->ca == HV_CA_OPEN && t->snd_end - t->snd_nxt > t->mss)
 		hv_black_hole_retry(t, now);
 
 	uint32_t mss = t->mss - (nsack != 0 ? 4 + 8 * nsack : 0), avail = t->snd_end - t->snd_nxt, lim, n, seq = t->snd_nxt;
@@ -456,10 +456,6 @@ static __attribute__((noinline)) void commit_any(struct hv_tcb *t, struct hv_env
 	if (hv_unlikely(
 		t->snd_nxt == t->snd_una && now - t->last_tx_us > HV_RTO_MIN && t->cwnd > hv_iw(t) && now - t->last_tx_us > hv_rto(t)))
 		idle_restart(t, now - t->last_tx_us);
-	if (t->rcv_edge != t->adv_edge && t->rcvbuf < t->rcvbuf_max && len >= t->mss) {
-		t->rcv_edge = t->adv_edge;
-		hv_rcv_autotune(t, now);
-	}
 	t->rcv_edge = t->adv_edge;
 	t->tf &= ~TF_PUSH;
 	ack_sent(t, true, now);
