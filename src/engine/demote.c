@@ -107,13 +107,14 @@ static int demote_udp(struct hv_sock *s, enum hv_why why)
 	p->pend_tail = &p->pend;
 	struct hv_dgram d;
 	while (hv_udp_peek(&p->udp, &d)) {
-		hv_inject(&d.tuple, d.buf->base + d.buf->meta, (size_t)(d.data - (d.buf->base + d.buf->meta)) + d.len);
+		hv_inject(&d.tuple, d.l3, d.l3_len);
 		hv_udp_pop(&p->udp, &G.env);
 	}
 	if (G.vf != NULL)
 		hv_ring_drain();
 	hv_pend_to_kernel(s);
 	hv_demux_del(s);
+	hv_udp_store_drop(s);
 	finish(s, why, t0);
 	return 0;
 }
@@ -278,6 +279,7 @@ void hv_sock_abandon_locked(struct hv_sock *s)
 		p->late = NULL;
 	} else {
 		hv_udp_release(&p->udp, &G.env);
+		hv_udp_store_drop(s);
 	}
 	for (struct hv_epitem *it = p->items; it != NULL; it = it->s_next)
 		it->in_kernel = true; /* gone with the file: nothing to add again */
@@ -415,6 +417,8 @@ void hv_sock_last_close(struct hv_sock *s, int fd)
 void hv_sock_pin(struct hv_sock *s, enum hv_why why)
 {
 	atomic_store(&s->pinned, true);
+	if (why == HV_WHY_PASSED || why == HV_WHY_EXEC)
+		hv_sock_leaks(s);
 	hv_sock_demote(s, why);
 	if (s->p->why == HV_WHY_NONE || s->p->why == HV_WHY_COLD)
 		s->p->why = why;

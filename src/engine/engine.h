@@ -60,6 +60,7 @@ struct hv_sock {
 	uint8_t family;            /* AF_INET / AF_INET6 */
 	uint8_t type;              /* SOCK_STREAM / SOCK_DGRAM */
 	_Atomic bool after_read;   /* engine's: promote when a read has emptied the kernel's queue */
+	_Atomic bool corked;       /* UDP: the kernel holds the beginning of a datagram (MSG_MORE); the rest must go there too */
 	_Atomic bool nonblock;     /* O_NONBLOCK mirror of the open file description, kept by preload */
 	_Atomic int64_t rcvtimeo_ns, sndtimeo_ns; /* 0 = none; mirrors kept by preload */
 	_Atomic uint32_t calls;    /* policy */
@@ -75,6 +76,14 @@ void hv_engine_fork_parent(void);
 void hv_engine_fork_child(void);     /* forgets ring and thread without touching the device; sockets are kernel-tier and pinned as shared */
 void hv_engine_stop(enum hv_why why); /* demotes everything and promotes nothing any more */
 void hv_engine_exit(void);           /* demotes everything, writes the summary; idempotent */
+
+/* Forks: fork.c. Is it worth while to tell the engine about each name of each socket before one? */
+bool hv_fork_matters(void);
+void hv_sock_before_fork(struct hv_sock *s, bool cloexec);
+/* In the child, the same. */
+void hv_sock_forked(struct hv_sock *s);
+/* It has got a name without close-on-exec. */
+void hv_sock_leaks(struct hv_sock *s);
 
 /* fd: a descriptor of it; the socket is AF_INET/AF_INET6 STREAM or DGRAM. refs = 1. NULL: no memory, treat as unknown fd. */
 struct hv_sock *hv_sock_new(int fd, int family, int type, bool nonblock);
@@ -138,12 +147,25 @@ ssize_t hv_vf_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags);
 /* read/recv and write/send without a msghdr: the fast way. */
 ssize_t hv_vf_recv(struct hv_sock *s, void *buf, size_t len, int flags);
 ssize_t hv_vf_send(struct hv_sock *s, const void *buf, size_t len, int flags);
-/* After the kernel has accepted a setsockopt: tell the mirror. true = fine; false = the stack can't honour it: caller demotes. */
-bool hv_vf_setsockopt(struct hv_sock *s, int level, int opt, const void *val, socklen_t len);
+/* After the kernel has accepted a setsockopt, whatever the tier: tell the mirror. KERNEL: the caller demotes; PIN: for good. In the kernel tier the caller holds
+ * it there meanwhile. */
+enum hv_opt_end { HV_OPT_FINE, HV_OPT_KERNEL, HV_OPT_PIN };
+enum hv_opt_end hv_sock_option(struct hv_sock *s, int level, int opt, const void *val, socklen_t len);
+/* s has just been accepted from a listener. */
+void hv_sock_inherit(struct hv_sock *s, const struct hv_sock *from);
 /* TCP_INFO etc. while on the VF: >0 bytes written, 0 = ask the kernel, HV_MOVED. */
 int hv_vf_getsockopt(struct hv_sock *s, int level, int opt, void *val, socklen_t *len);
 /* After the kernel has answered TCP_INFO in the kernel tier: adds what was counted before the last hand-off. */
 void hv_kernel_info(const struct hv_sock *s, void *val, socklen_t len);
+/* After bind() or connect() of a UDP socket. */
+void hv_udp_named(const struct hv_sock *s, int fd);
+/* After a send in the kernel: with MSG_MORE the datagram isn't complete yet. */
+static inline void hv_udp_cork(struct hv_sock *s, int flags, ssize_t r)
+{
+	bool more = (flags & MSG_MORE) != 0;
+	if (__builtin_expect(r >= 0 && more != atomic_load_explicit(&s->corked, memory_order_relaxed), 0))
+		atomic_store_explicit(&s->corked, more, memory_order_relaxed);
+}
 /* SIOCINQ / SIOCOUTQ / SIOCOUTQNSD: value, or HV_MOVED. */
 int hv_vf_queue(struct hv_sock *s, unsigned long req);
 

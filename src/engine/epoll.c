@@ -30,6 +30,7 @@ struct hv_epoll *hv_epoll_new(int epfd)
 		return NULL;
 	ep->epfd = epfd;
 	ep->evfd = -1;
+	ep->fork_gen = atomic_load(&G.fork_gen);
 	ep->ready_tail = &ep->ready;
 	atomic_store(&ep->refs, 1);
 	return ep;
@@ -331,6 +332,7 @@ int hv_epoll_ctl(struct hv_epoll *ep, int epfd, int op, int fd, struct hv_sock *
 				hv_kernel_leave(s, 0);
 			continue;
 		}
+		hv_fork_changed(ep->fork_gen);
 		int r = ctl_locked(ep, epfd, op, fd, s, ev);
 		hv_unlock(&G.lock);
 		if (!vf)
@@ -429,7 +431,7 @@ static int filter(struct hv_epoll *ep, struct epoll_event *ev, int from, int n, 
 			for (struct hv_epitem *it = ep->items; it != NULL; it = it->e_next) {
 				if (it->data != d || it->s->type == SOCK_STREAM || !hv_sock_vf(it->s))
 					continue;
-				if ((ev[i].events & EPOLLIN) != 0)
+				if ((ev[i].events & (EPOLLIN | EPOLLERR)) != 0)
 					it->s->p->k_ready = true;
 				if ((it->events & EPOLLONESHOT) != 0)
 					it->disarmed = true;

@@ -66,6 +66,7 @@ struct hv_epoll {
 	_Atomic bool signalled;
 	struct hv_epitem *items;
 	struct hv_epitem *ready, **ready_tail;
+	uint32_t fork_gen;                    /* as of a socket */
 	uint32_t swallows;                    /* items with swallow != 0 */
 	uint64_t kernel_seen_ns;
 	uint32_t turns;
@@ -123,18 +124,29 @@ struct hv_sock_priv {
 	uint32_t heap_idx;                    /* 0 = not in the heap */
 	uint64_t heap_key, settle_us, active_us, next_retry_us;
 	/* UDP */
-	uint32_t fork_gen;                    /* born in this generation: a later fork has shared it */
+	uint32_t fork_gen, verified;          /* no fork up to that one shares it; and each up to this one found it close-on-exec */
+	bool leaky;                           /* has or had a name that isn't */
 	bool k_drain, k_ready;                /* look into the kernel's queue first */
+	uint64_t alone_us;                    /* when to look whether others have its port too, 0: they can't */
+	bool vf_peeked;                       /* the program has seen the front of our queue (MSG_PEEK, FIONREAD): that one is next */
+	uint8_t cmsgs;                        /* HV_CM_* that recvmsg() makes */
+	int bound_dev;
 	uint32_t k_turn;
+	uint64_t k_err_ns;                    /* last look for a pending error */
 	uint64_t k_seen_ns, k_gap_ns;         /* looks into the kernel's queue: last, and how far apart; wider while they find nothing */
 	uint16_t ip_id;
 	struct hv_udp_dst dst[4];
 	uint32_t dst_turn;
+	/* options: opt.c */
+	uint64_t held[2];                     /* rows of its table that keep a TCP socket in the kernel now */
+	bool opt_pin, cc_set;
+	int8_t cc;                            /* the program's TCP_CONGESTION, HV_TCP_CC_* */
+	int user_clamp;                       /* the program's TCP_WINDOW_CLAMP, 0 none */
 	/* figures */
 	uint64_t vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
 	uint32_t promotes;
 	/* TCP_INFO counts that the present owner of the connection doesn't know: the kernel's restart at each hand-off, and so do the stack's */
-	struct hv_tcp_counts { uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans; uint32_t segs_in, segs_out, total_retrans; } past;
+	struct hv_tcp_counts { uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans; uint32_t segs_in, segs_out, total_retrans, data_segs_in, data_segs_out, delivered, rcv_ooopack, advmss; } past;
 };
 
 enum hv_ring_state { HV_RING_CLOSED, HV_RING_OPENING, HV_RING_READY, HV_RING_LOST };
@@ -267,7 +279,13 @@ void hv_wakefd_signal(struct hv_wakefd *w);
 uint64_t hv_spin_budget(void);
 void hv_spin_learn(bool hit, uint64_t waited_ns);
 
-/* tcpopt.c, lock held */
+/* opt.c */
+enum { HV_CM_PKTINFO = 1, HV_CM_TTL = 2, HV_CM_TOS = 4, HV_CM_ORIGDST = 8, HV_CM_PKTINFO6 = 16, HV_CM_HOPLIMIT = 32, HV_CM_TCLASS = 64 };
+bool hv_udp_options_fit(struct hv_sock *s, int fd);
+
+/* tcpinfo.c, lock held */
+int hv_info_vf(struct hv_sock *s, void *val, socklen_t len);      /* struct tcp_info; octets written, 0: ask the kernel */
+int hv_meminfo_vf(struct hv_sock *s, uint32_t *val, socklen_t len);
 void hv_info_past_kernel(struct hv_sock *s, int fd); /* before a promotion */
 void hv_info_past_vf(struct hv_sock *s);             /* before the TCB is released */
 
@@ -275,12 +293,23 @@ void hv_info_past_vf(struct hv_sock *s);             /* before the TCB is releas
 #define HV_KERNEL_LOOK_NS 20000u   /* 0.2-0.5 us a look */
 #define HV_KERNEL_LOOK_MAX 320000u
 bool hv_udp_eligible(struct hv_sock *s, int fd, struct hv_tuple *t, int *upper, enum hv_why *why);
+bool hv_udp_alone(struct hv_sock *s, uint64_t now_us);
 bool hv_udp_readable(const struct hv_sock *s);
 ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags);
 ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags);
 int hv_udp_inq(struct hv_sock *s);
 socklen_t hv_udp_addr(const struct hv_sock *s, const struct hv_tuple *t, struct sockaddr_storage *ss); /* the remote end, in the socket's family */
 void hv_udp_resend_unfinished(void);
+void hv_udp_store_add(struct hv_sock *s);            /* lock held: memory for datagrams that a slow reader leaves */
+void hv_udp_store_drop(struct hv_sock *s);           /* lock held, nothing in it */
+
+/* fork.c, lock held but for the last */
+void hv_fork_line_prepare(void);
+void hv_fork_line_parent(uint32_t gen);
+void hv_fork_line_child(uint32_t gen);
+int hv_fork_fds(int *fds, int n);
+void hv_fork_changed(uint32_t gen);
+bool hv_fork_exclusive(struct hv_sock *s, int fd);
 
 /* service.c */
 void hv_service_kick(void);

@@ -2,7 +2,7 @@
  * life.c - process life: start, fork, exit.
  *
  * fork: everything is given back to the kernel before, so that parent and child hold ordinary kernel sockets; sockets that existed then are shared and stay in the
- * kernel (generation count). The child forgets ring, thread and guard without touching the device.
+ * kernel while they are (generation count, fork.c). The child forgets ring, thread and guard without touching the device.
  */
 #include "base/inside.h"
 #include "engine/internal.h"
@@ -18,12 +18,13 @@ void hv_engine_fork_prepare(void)
 {
 	hv_lock(&G.lock);
 	hv_demote_all_locked(HV_WHY_FORK, false);
+	hv_fork_line_prepare();
 	hv_lock_held = 0; /* the lock stays taken; the flag is about signal handlers of this thread */
 }
 
 void hv_engine_fork_parent(void)
 {
-	atomic_fetch_add(&G.fork_gen, 1);
+	hv_fork_line_parent(atomic_fetch_add(&G.fork_gen, 1) + 1);
 	hv_unlock(&G.lock);
 }
 
@@ -33,7 +34,7 @@ void hv_engine_fork_child(void)
 	hv_lock_held = 0;
 	hv_mem_fork_child();
 	G.pid = hv_sys_getpid();
-	atomic_fetch_add(&G.fork_gen, 1);
+	hv_fork_line_child(atomic_fetch_add(&G.fork_gen, 1) + 1);
 	if (G.vf != NULL)
 		hv_vf_child_forget(G.vf);
 	hv_handoff_child();

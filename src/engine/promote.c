@@ -213,12 +213,13 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 	p->aux = buf;
 	p->aux_len = cap;
 	int r = -ENOMEM;
-	if (p->tcb != NULL && hv_ring_ready() && epoch == atomic_load(&G.epoch)) {
+	if (p->tcb != NULL && hv_ring_ready() && epoch == atomic_load(&G.epoch) && p->fork_gen == atomic_load(&G.fork_gen)) {
 		uint8_t l2[14];
 		memcpy(l2, rt->dst_mac, 6);
 		memcpy(l2 + 6, rt->src_mac, 6);
 		l2[12] = img.tuple.family == 6 ? 0x86 : 0x08;
 		l2[13] = img.tuple.family == 6 ? 0xdd : 0x00;
+		img.window_clamp = (uint32_t)p->user_clamp;
 		/* The octets sit in buf; the stack reads received ones from there, so it doubles as the aux run. */
 		r = hv_tcp_import(p->tcb, &G.env, &G.tcp, &img, l2, sizeof l2, img.rcv, now_us);
 	}
@@ -237,7 +238,7 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 		hv_unmap(p->aux, p->aux_len);
 		p->aux = NULL;
 	}
-	hv_tcp_setopt(p->tcb, HV_TCP_CONGESTION, (uint32_t)hv_conf.cc, now_us); /* the tunable lists them in the stack's order */
+	hv_tcp_setopt(p->tcb, HV_TCP_CONGESTION, (uint32_t)(p->cc_set ? p->cc : hv_conf.cc), now_us); /* the tunable lists them in the stack's order */
 	hv_info_past_kernel(s, fd);
 	p->settle_us = now_us + 30000;
 	p->active_us = now_us;
@@ -281,12 +282,13 @@ static enum hv_why promote_udp(struct hv_sock *s)
 	uint64_t now_us = hv_now_us();
 	hv_lock(&G.lock);
 	atomic_fetch_sub(&G.vf_users, 1);
-	if (!hv_ring_ready() || epoch != atomic_load(&G.epoch)) {
+	if (!hv_ring_ready() || epoch != atomic_load(&G.epoch) || p->fork_gen != atomic_load(&G.fork_gen)) { /* forked in this very moment */
 		unsteer(s);
 		hv_unlock(&G.lock);
 		return HV_WHY_VF_ABSENT;
 	}
 	p->k_drain = true;
+	p->vf_peeked = false;
 	p->k_gap_ns = HV_KERNEL_LOOK_NS;
 	p->active_us = now_us;
 	p->settle_us = 0;
@@ -333,6 +335,8 @@ static enum hv_why attempt(struct hv_sock *s, int fd)
 	if (G.handoff_failed)
 		return HV_WHY_PRIVILEGE;
 	memset(&rt, 0, sizeof rt);
+	if (s->type == SOCK_STREAM && (p->held[0] | p->held[1]) != 0)
+		return HV_WHY_OPTION;
 	if (s->type == SOCK_STREAM) {
 		memset(&img, 0, sizeof img);
 		enum hv_move_why mw = hv_promote_check(fd, &p->park, &img, p->slow ? SLOW_MAX : QUEUE_MAX);
@@ -382,10 +386,9 @@ bool hv_promote_sock(struct hv_sock *s, int fd)
 		why = HV_WHY_WAITERS;
 	else if (atomic_load(&G.off) || atomic_load(&s->pinned))
 		why = HV_WHY_DISABLED;
-	else if (p->fork_gen != atomic_load(&G.fork_gen)) {
-		atomic_store(&s->pinned, true);
+	else if (p->fork_gen != atomic_load(&G.fork_gen) && !hv_fork_exclusive(s, fd))
 		why = HV_WHY_FORK;
-	} else if (hv_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &cl) < 0 || cookie != p->cookie)
+	else if (hv_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &cl) < 0 || cookie != p->cookie)
 		why = HV_WHY_INELIGIBLE; /* the number now means another socket: it was closed behind our back */
 	else
 		why = attempt(s, fd);
@@ -402,13 +405,13 @@ bool hv_promote_sock(struct hv_sock *s, int fd)
 		hv_journal("promote", s, "hot", ns);
 		return true;
 	}
-	if (why != HV_WHY_WAITERS && why != HV_WHY_NOT_NOW && why != HV_WHY_VF_ABSENT && why != HV_WHY_VF_HOLD)
+	if (why != HV_WHY_WAITERS && why != HV_WHY_FORK && why != HV_WHY_NOT_NOW && why != HV_WHY_VF_ABSENT && why != HV_WHY_VF_HOLD)
 		HV_COUNT(promote_fails);
 	if (why == HV_WHY_WAITERS)
 		hv_stay(s, why, 1u * MS);
 	else if (why == HV_WHY_NOT_NOW)
 		hv_stay(s, why, 5u * MS);
-	else if (why == HV_WHY_VF_ABSENT || why == HV_WHY_VF_HOLD)
+	else if (why == HV_WHY_FORK || why == HV_WHY_VF_ABSENT || why == HV_WHY_VF_HOLD)
 		hv_stay(s, why, 50u * MS);
 	else
 		stay_backoff(s, why);

@@ -11,7 +11,7 @@
 
 static uint32_t held(const struct hv_sock *s)
 {
-	return s->type == SOCK_STREAM ? hv_tcp_rx_held(s->p->tcb) : s->p->udp.octets;
+	return s->type == SOCK_STREAM ? hv_tcp_rx_held(s->p->tcb) : s->p->udp.head != NULL ? s->p->udp.slots * s->p->udp.head->cap : 0;
 }
 
 static uint32_t held_by_readers(void)

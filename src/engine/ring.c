@@ -181,11 +181,14 @@ void hv_frame_to_sock(struct hv_sock *s, struct hv_buf *b, struct hv_frame *f, b
 	struct hv_sock_priv *p = s->p;
 
 	if (f->tuple.proto == 17) {
-		if (hv_udp_input(&p->udp, b, f->l3, f->l3_len, csum_ok)) {
+		if (HV_UNLIKELY(hv_udp_wants_store(&p->udp)))
+			hv_udp_store_add(s);
+		enum hv_udp_in r = hv_udp_input(&p->udp, b, f->l3, f->l3_len, csum_ok);
+		if (r != HV_UDP_KEPT)
+			hv_buf_give(b);
+		if (r != HV_UDP_DROP) {
 			p->active_us = now_us;
 			hv_notify(s, EPOLLIN | EPOLLRDNORM);
-		} else {
-			hv_buf_give(b);
 		}
 		return;
 	}

@@ -49,6 +49,8 @@ int hv_engine_fds(int *fds, int n)
 		if (s->p->orphan_us != 0)
 			fds[k++] = s->p->fds[0];
 	if (k < n)
+		k += hv_fork_fds(fds + k, n - k);
+	if (k < n)
 		k += hv_handoff_fds(fds + k, n - k);
 	hv_unlock(&G.lock);
 	return k < n ? k : n;

@@ -1,6 +1,8 @@
 /*
  * sock.c - life of struct hv_sock: birth with an fd, duplicates, death.
  */
+#include <fcntl.h>
+
 #include "engine/internal.h"
 
 struct both {
@@ -30,7 +32,7 @@ struct hv_sock *hv_sock_new(int fd, int family, int type, bool nonblock)
 	p->why = HV_WHY_COLD;
 	p->pend_tail = &p->pend;
 	p->park.fd = fd;
-	p->fork_gen = atomic_load(&G.fork_gen);
+	p->fork_gen = p->verified = atomic_load(&G.fork_gen);
 	bool off = (type == SOCK_STREAM && !hv_conf.tcp) || (type == SOCK_DGRAM && !hv_conf.udp) || hv_conf.promote_calls < 0;
 	if (off || hv_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &p->cookie, &l) < 0) {
 		p->why = HV_WHY_DISABLED;
@@ -71,6 +73,8 @@ void hv_sock_fd_added(struct hv_sock *s, int newfd)
 	if (i < HV_SOCK_FDS)
 		s->p->fds[i] = newfd;
 	hv_unlock(&G.lock);
+	if (hv_fork_matters() && (hv_sys_fcntl(newfd, F_GETFD, 0) & FD_CLOEXEC) == 0)
+		hv_sock_leaks(s);
 	if (i == HV_SOCK_FDS)
 		hv_sock_pin(s, HV_WHY_CALL); /* more names than we follow */
 }

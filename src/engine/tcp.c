@@ -211,9 +211,10 @@ ssize_t hv_vf_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 	hv_unlock(&G.lock);
 	if (r >= 0) {
 		/* As tcp_recvmsg(): a stream socket returns no address, no control data. */
-		msg->msg_namelen = 0;
+		if (msg->msg_name != NULL)
+			msg->msg_namelen = 0;
 		msg->msg_controllen = 0;
-		msg->msg_flags = 0;
+		msg->msg_flags = flags & MSG_CMSG_CLOEXEC;
 	}
 	return r;
 }

@@ -106,6 +106,8 @@ uint64_t hv_sock_deadline(const struct hv_sock *s)
 		if (t < d)
 			d = t;
 	}
+	if (p->alone_us != 0 && p->alone_us < d)
+		d = p->alone_us;
 	if (p->settle_us != 0 && p->settle_us < d)
 		d = p->settle_us;
 	if (p->demote_pending)
@@ -171,6 +173,8 @@ void hv_timer_run(uint64_t now_us)
 				if (!hv_sock_vf(s))
 					continue;
 			}
+			if (p->alone_us != 0 && p->alone_us <= now_us && !hv_udp_alone(s, now_us) && hv_demote_locked(s, HV_WHY_SIBLING, false) == 0)
+				continue;
 			if (p->active_us + (uint64_t)hv_conf.idle_ms * 1000u <= now_us) {
 				if (p->udp.count == 0 && hv_demote_locked(s, HV_WHY_IDLE, false) == 0)
 					continue;

@@ -13,8 +13,9 @@
 
 #include "engine/internal.h"
 
-/* How many UDP sockets in this netns have that local port: more than one and a rule would take a sibling's datagrams. -1: can't tell. */
-static int port_users(uint8_t family, uint16_t port)
+#define ALONE_US 100000u
+
+static int port_users_of(int af, uint16_t port)
 {
 	struct { struct nlmsghdr h; struct inet_diag_req_v2 r; } q;
 	uint8_t buf[8192] __attribute__((aligned(8)));
@@ -26,7 +27,7 @@ static int port_users(uint8_t family, uint16_t port)
 	q.h.nlmsg_len = sizeof q;
 	q.h.nlmsg_type = SOCK_DIAG_BY_FAMILY;
 	q.h.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	q.r.sdiag_family = family == 6 ? AF_INET6 : AF_INET;
+	q.r.sdiag_family = (uint8_t)af;
 	q.r.sdiag_protocol = IPPROTO_UDP;
 	q.r.idiag_states = ~0u;
 	if (hv_sys_send(fd, &q, sizeof q, 0) < 0) {
@@ -59,26 +60,44 @@ static int port_users(uint8_t family, uint16_t port)
 	return n;
 }
 
-/* Options that put something into recvmsg's control data, which only the kernel fills. */
-static bool wants_cmsgs(int fd, int family)
+/* How many UDP sockets in this netns have that local port: more than one and a rule would take a sibling's datagrams. -1: can't tell. An IPv6 socket may be one
+ * for IPv4, too. */
+static int port_users(uint16_t port)
 {
-	static const struct { int level, opt; } list[] = {
-		{ SOL_SOCKET, SO_TIMESTAMP }, { SOL_SOCKET, SO_TIMESTAMPNS }, { SOL_SOCKET, SO_TIMESTAMPING }, { SOL_SOCKET, SO_RXQ_OVFL },
-		{ IPPROTO_IP, IP_PKTINFO }, { IPPROTO_IP, IP_RECVTOS }, { IPPROTO_IP, IP_RECVTTL }, { IPPROTO_IP, IP_RECVOPTS },
-		{ IPPROTO_IP, IP_RECVORIGDSTADDR }, { IPPROTO_IP, IP_RECVERR }, { IPPROTO_IP, IP_TRANSPARENT }, { IPPROTO_UDP, UDP_SEGMENT }, { IPPROTO_UDP, UDP_GRO },
-		{ IPPROTO_UDP, UDP_ENCAP }, { SOL_SOCKET, SO_TXTIME },
-		{ IPPROTO_IPV6, IPV6_RECVPKTINFO }, { IPPROTO_IPV6, IPV6_RECVTCLASS }, { IPPROTO_IPV6, IPV6_RECVHOPLIMIT }, { IPPROTO_IPV6, IPV6_RECVERR },
-	};
+	int n = port_users_of(AF_INET, port), m = port_users_of(AF_INET6, port);
 
-	for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-		if (list[i].level == IPPROTO_IPV6 && family != AF_INET6)
-			continue;
-		int v[4] = { 0, 0, 0, 0 };
-		socklen_t l = sizeof v;
-		if (hv_sys_getsockopt(fd, list[i].level, list[i].opt, v, &l) == 0 && v[0] != 0)
-			return true;
+	return n < 0 || m < 0 ? -1 : n + m;
+}
+
+/* Others may bind the same port later, if both sides have asked for it. */
+static bool may_share(const struct hv_sock *s, int fd)
+{
+	return hv_sys_getint(fd, SOL_SOCKET, SO_REUSEPORT) == 1 || (s->p->tuple.rport == 0 && hv_sys_getint(fd, SOL_SOCKET, SO_REUSEADDR) == 1);
+}
+
+/* A socket of this process has got this name: siblings on the VF go to the kernel, which knows who of them gets what. What they haven't read yet is given to it as well.
+ * Sockets of other processes are looked for by hv_udp_alone(). */
+void hv_udp_named(const struct hv_sock *s, int fd)
+{
+	struct sockaddr_storage ss;
+	socklen_t l = sizeof ss;
+
+	if (s->type != SOCK_DGRAM || !hv_ring_ready() || hv_sys_getsockname(fd, &ss, &l) < 0)
+		return;
+	uint16_t port = ((const struct sockaddr_in *)(const void *)&ss)->sin_port; /* at the same place in both families */
+	hv_lock(&G.lock);
+	for (struct hv_sock *v = G.vf_socks, *next; v != NULL; v = next) {
+		next = v->p->v_next;
+		if (v != s && v->type == SOCK_DGRAM && v->p->tuple.lport == port)
+			hv_demote_locked(v, HV_WHY_SIBLING, false);
 	}
-	return false;
+	hv_unlock(&G.lock);
+}
+
+bool hv_udp_alone(struct hv_sock *s, uint64_t now_us)
+{
+	s->p->alone_us = now_us + ALONE_US;
+	return port_users(s->p->tuple.lport) == 1;
 }
 
 static bool fill(struct hv_tuple *t, bool local, const struct sockaddr_storage *ss, bool *v6only_form)
@@ -144,24 +163,24 @@ bool hv_udp_eligible(struct hv_sock *s, int fd, struct hv_tuple *t, int *upper, 
 	if (t->family == 6 && (t->raddr[0] == 0xff || t->laddr[0] == 0xff))
 		return false;
 	*why = HV_WHY_OPTION;
-	if (wants_cmsgs(fd, s->family))
+	if (!hv_udp_options_fit(s, fd))
 		return false;
 	int flt = 0;
 	socklen_t fl = 0;
 	flt = hv_sys_getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &fl);
 	if (flt == -EACCES || (flt == 0 && fl > 0))
 		return false;
-	*why = HV_WHY_INELIGIBLE;
-	if (hv_sys_getint(fd, SOL_SOCKET, SO_REUSEPORT) == 1 || (t->rport == 0 && hv_sys_getint(fd, SOL_SOCKET, SO_REUSEADDR) == 1))
-		if (port_users(t->family, t->lport) != 1)
-			return false;
+	*why = HV_WHY_SIBLING;
+	s->p->alone_us = 0;
+	if (may_share(s, fd) && !hv_udp_alone(s, hv_now_us()))
+		return false;
+	int dev = hv_sys_getint(fd, SOL_SOCKET, SO_BINDTOIFINDEX);
+	s->p->bound_dev = dev > 0 ? dev : 0;
 	if (t->rport == 0) {
 		/* No peer, no route: the ring that is open, or the first pair there is, decided by the service thread. */
 		*upper = hv_ring_ready() ? G.pair.upper : 0;
-		int dev = 0;
-		socklen_t dl = sizeof dev;
-		if (hv_sys_getsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &dev, &dl) == 0 && dev != 0)
-			*upper = dev;
+		if (s->p->bound_dev != 0)
+			*upper = s->p->bound_dev;
 	}
 	int ttl = hv_sys_getint(fd, t->family == 6 ? IPPROTO_IPV6 : IPPROTO_IP, t->family == 6 ? IPV6_UNICAST_HOPS : IP_TTL);
 	int tos = hv_sys_getint(fd, t->family == 6 ? IPPROTO_IPV6 : IPPROTO_IP, t->family == 6 ? IPV6_TCLASS : IP_TOS);
@@ -176,8 +195,28 @@ bool hv_udp_readable(const struct hv_sock *s)
 	return s->p->udp.count != 0 || s->p->k_ready;
 }
 
+void hv_udp_store_add(struct hv_sock *s)
+{
+	struct hv_udp *u = &s->p->udp;
+	uint32_t n = hv_udp_store_size(u->rcvbuf);
+
+	u->store = hv_map(n); /* NULL: the queue is full for now, as the kernel's would be */
+	u->store_cap = u->store != NULL ? n : 0;
+	u->store_head = u->store_tail = 0;
+}
+
+void hv_udp_store_drop(struct hv_sock *s)
+{
+	struct hv_udp *u = &s->p->udp;
+
+	hv_unmap(u->store, u->store_cap);
+	u->store = NULL;
+	u->store_cap = 0;
+}
+
 int hv_udp_inq(struct hv_sock *s)
 {
+	struct hv_sock_priv *p = s->p;
 	struct hv_dgram d;
 	int r = 0;
 
@@ -185,9 +224,15 @@ int hv_udp_inq(struct hv_sock *s)
 	if (!hv_sock_vf(s)) {
 		r = HV_MOVED;
 	} else {
-		hv_sys_ioctl(hv_sock_fd(s), 0x541B /* FIONREAD */, &r);
-		if (r == 0 && hv_udp_peek(&s->p->udp, &d))
+		hv_ring_poll(hv_now_ns());
+		if (!p->vf_peeked)
+			hv_sys_ioctl(hv_sock_fd(s), 0x541B /* FIONREAD */, &r);
+		if (r != 0) {
+			p->k_ready = true; /* the one whose length is known is the next to be read */
+		} else if (hv_udp_peek(&p->udp, &d)) {
 			r = (int)d.len;
+			p->vf_peeked = true;
+		}
 	}
 	hv_unlock(&G.lock);
 	return r;
@@ -226,11 +271,89 @@ static ssize_t from_kernel(struct hv_sock *s, struct msghdr *msg, int flags, uin
 		p->k_drain = false;
 		p->k_ready = false;
 		p->k_gap_ns = p->k_gap_ns < HV_KERNEL_LOOK_MAX ? p->k_gap_ns * 2 : HV_KERNEL_LOOK_MAX;
-	} else if (r >= 0 && (flags & MSG_PEEK) == 0) {
+	} else if (r >= 0 && (flags & MSG_PEEK) != 0) {
+		p->k_ready = true;
+	} else if (r >= 0) {
 		HV_COUNT(udp_kernel_path);
 		p->k_gap_ns = HV_KERNEL_LOOK_NS;
 	}
 	return r;
+}
+
+/* As put_cmsg() of the kernel. */
+struct cmsgs {
+	uint8_t *at;
+	size_t left;
+	int flags;
+};
+
+static void cmsg_put(struct cmsgs *c, int level, int type, const void *data, size_t len)
+{
+	struct cmsghdr h = { .cmsg_level = level, .cmsg_type = type, .cmsg_len = CMSG_LEN(len) };
+	size_t space = CMSG_SPACE(len);
+
+	if (c->at == NULL || c->left < sizeof h) {
+		c->flags |= MSG_CTRUNC;
+		return;
+	}
+	if (c->left < h.cmsg_len) {
+		c->flags |= MSG_CTRUNC;
+		h.cmsg_len = c->left;
+	}
+	memcpy(c->at, &h, sizeof h);
+	memcpy(c->at + sizeof h, data, h.cmsg_len - sizeof h);
+	if (space > c->left)
+		space = c->left;
+	c->at += space;
+	c->left -= space;
+}
+
+/* In the kernel's order: ip6_datagram_recv_common_ctl(), then ip_cmsg_recv() or ip6_datagram_recv_specific_ctl(). */
+static void cmsgs_make(const struct hv_sock *s, const struct hv_dgram *d, struct msghdr *msg)
+{
+	struct cmsgs c = { msg->msg_control, msg->msg_control != NULL ? msg->msg_controllen : 0, 0 };
+	size_t room = c.left;
+	const struct hv_tuple *t = &d->tuple;
+	uint8_t w = s->p->cmsgs;
+	int v;
+
+	if ((w & HV_CM_PKTINFO6) != 0) {
+		struct in6_pktinfo pi = { .ipi6_ifindex = (unsigned)G.pair.upper };
+		if (t->family == 6) {
+			memcpy(&pi.ipi6_addr, t->laddr, 16);
+		} else {
+			pi.ipi6_addr.s6_addr[10] = pi.ipi6_addr.s6_addr[11] = 0xff;
+			memcpy(pi.ipi6_addr.s6_addr + 12, t->laddr, 4);
+		}
+		cmsg_put(&c, IPPROTO_IPV6, IPV6_PKTINFO, &pi, sizeof pi);
+	}
+	if (t->family == 6) {
+		v = d->ttl;
+		if ((w & HV_CM_HOPLIMIT) != 0)
+			cmsg_put(&c, IPPROTO_IPV6, IPV6_HOPLIMIT, &v, sizeof v);
+		v = d->tos;
+		if ((w & HV_CM_TCLASS) != 0)
+			cmsg_put(&c, IPPROTO_IPV6, IPV6_TCLASS, &v, sizeof v);
+	} else {
+		if ((w & HV_CM_PKTINFO) != 0) {
+			struct in_pktinfo pi = { .ipi_ifindex = G.pair.upper };
+			memcpy(&pi.ipi_addr, t->laddr, 4);
+			pi.ipi_spec_dst = pi.ipi_addr; /* unicast to an address of ours */
+			cmsg_put(&c, IPPROTO_IP, IP_PKTINFO, &pi, sizeof pi);
+		}
+		v = d->ttl;
+		if ((w & HV_CM_TTL) != 0)
+			cmsg_put(&c, IPPROTO_IP, IP_TTL, &v, sizeof v);
+		if ((w & HV_CM_TOS) != 0)
+			cmsg_put(&c, IPPROTO_IP, IP_TOS, &d->tos, 1);
+		if ((w & HV_CM_ORIGDST) != 0) {
+			struct sockaddr_in sin = { .sin_family = AF_INET, .sin_port = t->lport };
+			memcpy(&sin.sin_addr, t->laddr, 4);
+			cmsg_put(&c, IPPROTO_IP, IP_ORIGDSTADDR, &sin, sizeof sin);
+		}
+	}
+	msg->msg_flags |= c.flags;
+	msg->msg_controllen = room - c.left;
 }
 
 ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
@@ -245,8 +368,8 @@ ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 		goto out;
 	}
 	uint64_t now = hv_now_ns();
-	/* What the kernel had before the rule comes first; afterwards both queues get their turn. */
-	if (p->k_drain || p->k_ready || (p->udp.count != 0 && ++p->k_turn >= 64)) {
+	/* What the kernel had before the rule comes first; afterwards both queues get their turn. What was peeked at stays the next. */
+	if (!p->vf_peeked && (p->k_drain || p->k_ready || (p->udp.count != 0 && (flags & MSG_PEEK) == 0 && ++p->k_turn >= 64))) {
 		p->k_turn = 0;
 		r = from_kernel(s, msg, flags, now);
 		if (r != -EAGAIN)
@@ -272,8 +395,11 @@ ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 		off += c;
 		left -= c;
 	}
-	msg->msg_flags = left != 0 ? MSG_TRUNC : 0;
-	msg->msg_controllen = 0;
+	msg->msg_flags = (left != 0 ? MSG_TRUNC : 0) | (flags & MSG_CMSG_CLOEXEC);
+	if (p->cmsgs != 0)
+		cmsgs_make(s, &d, msg);
+	else
+		msg->msg_controllen = 0;
 	if (msg->msg_name != NULL) {
 		struct sockaddr_storage ss;
 		socklen_t l = hv_udp_addr(s, &d.tuple, &ss);
@@ -281,7 +407,8 @@ ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 		msg->msg_namelen = l;
 	}
 	r = (ssize_t)((flags & MSG_TRUNC) != 0 ? d.len : off);
-	if ((flags & MSG_PEEK) == 0) {
+	p->vf_peeked = (flags & MSG_PEEK) != 0;
+	if (!p->vf_peeked) {
 		hv_udp_pop(&p->udp, &G.env);
 		p->vf_rx_octets += off;
 		p->vf_rx_calls++;

@@ -90,7 +90,7 @@ static struct hv_udp_dst *lookup(struct hv_sock *s, const struct hv_tuple *to, u
 		return d;
 	struct hv_route rt;
 	memset(&rt, 0, sizeof rt);
-	if (hv_route_get(&d->tuple, 0, 0, &rt) < 0 || rt.local || !rt.have_mac || (rt.ifindex != G.pair.upper && rt.ifindex != G.pair.lower)) {
+	if (hv_route_get(&d->tuple, 0, p->bound_dev, &rt) < 0 || rt.local || !rt.have_mac || (rt.ifindex != G.pair.upper && rt.ifindex != G.pair.lower)) {
 		if (!rt.have_mac)
 			d->until_ns = now + 1000000u; /* the kernel's send resolves it; look again soon */
 		return d;
@@ -149,7 +149,7 @@ ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags)
 	hv_lock(&G.lock);
 	if (!hv_sock_vf(s))
 		goto out;
-	bool kernel = (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL)) != 0 || msg->msg_controllen != 0 || msg->msg_iovlen > HV_TX_SEG_MAX || !parse_to(s, msg, &to);
+	bool kernel = atomic_load_explicit(&s->corked, memory_order_relaxed) || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL)) != 0 || msg->msg_controllen != 0 || msg->msg_iovlen > HV_TX_SEG_MAX || !parse_to(s, msg, &to);
 	for (size_t i = 0; !kernel && i < msg->msg_iovlen; i++)
 		len += msg->msg_iov[i].iov_len;
 	if (!kernel) {
@@ -157,6 +157,15 @@ ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags)
 		struct hv_udp_dst *d = lookup(s, &to, now);
 		struct hv_tx tx;
 		kernel = true;
+		/* ICMP errors come by the kernel's path, and the next call of any kind reports them. */
+		if (now - p->k_err_ns >= HV_KERNEL_LOOK_NS) {
+			int e = hv_sys_getint(hv_sock_fd(s), SOL_SOCKET, SO_ERROR);
+			p->k_err_ns = now;
+			if (e > 0) {
+				r = -e;
+				goto out;
+			}
+		}
 		if (hv_vf_tx_room(G.vf) == 0)
 			hv_vf_poll_tx(G.vf, &G.env);
 		if (d->over_vf && hv_vf_tx_room(G.vf) != 0 && len <= 65507 &&
@@ -186,6 +195,7 @@ ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags)
 		int fd = hv_sock_fd(s);
 		hv_unlock(&G.lock);
 		r = hv_sys_sendmsg(fd, msg, flags);
+		hv_udp_cork(s, flags, r);
 		return r;
 	}
 out:

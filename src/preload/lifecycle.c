@@ -104,6 +104,9 @@ static void accepted(int fd, struct hv_file *l, bool nonblock)
 	if (s != NULL) {
 		atomic_store_explicit(&s->rcvtimeo_ns, atomic_load_explicit(&l->s->rcvtimeo_ns, memory_order_relaxed), memory_order_relaxed);
 		atomic_store_explicit(&s->sndtimeo_ns, atomic_load_explicit(&l->s->sndtimeo_ns, memory_order_relaxed), memory_order_relaxed);
+		hv_engine_enter();
+		hv_sock_inherit(s, l->s);
+		hv_engine_leave();
 	}
 	enlist(fd, s);
 }
@@ -138,6 +141,13 @@ HV_EXPORT int accept4(int fd, struct sockaddr *restrict sa, socklen_t *restrict 
 
 /* ---- calls that change what the connection is: the kernel's, on a live socket ---- */
 
+static void named(struct hv_sock *s, int fd)
+{
+	hv_engine_enter();
+	hv_udp_named(s, fd);
+	hv_engine_leave();
+}
+
 #define HELD(fd, why, call)                              \
 	do {                                             \
 		struct hv_file *f_ = hv_sock_at(fd);     \
@@ -146,6 +156,8 @@ HV_EXPORT int accept4(int fd, struct sockaddr *restrict sa, socklen_t *restrict 
 		hv_kernel_hold(f_->s, why);              \
 		int r_ = call, e_ = errno;               \
 		hv_kernel_leave(f_->s, 0);               \
+		if (f_->s->type == SOCK_DGRAM)           \
+			named(f_->s, fd);                \
 		hv_file_put(f_);                         \
 		errno = e_;                              \
 		return r_;                               \
@@ -298,10 +310,19 @@ HV_EXPORT void closefrom(int low)
 
 static int shared(int old, int fd)
 {
-	if (fd < 0 || hv_aside() || hv_borrowed())
+	if (fd < 0 || hv_aside())
 		return fd;
 	int e = errno;
 	struct hv_file *f = hv_tab_ref(old);
+	if (hv_borrowed()) { /* for a program that is started next; the number is the child's, the socket its parent's */
+		if (f != NULL) {
+			if (f->kind == HV_KIND_SOCK && (hv_sys_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) == 0)
+				hv_keep_in_kernel(f->s, HV_WHY_EXEC);
+			hv_file_put(f);
+		}
+		errno = e;
+		return fd;
+	}
 	if (f != NULL) {
 		hv_tab_share(fd, f);
 		hv_file_put(f);

@@ -26,57 +26,50 @@
 #define SO_SNDTIMEO_NEW 67
 #endif
 
-/* The second column says whether the socket may come back to the VF afterwards. */
+/* What the socket may do afterwards is the engine's decision (engine/opt.c). */
 static const struct {
 	int level, opt;
-	bool pin;
 } live_first[] = {
 	/* a program that does its own hand-off (CRIU, keepalived) must find its connection where it expects it */
-	{ IPPROTO_TCP, TCP_REPAIR, true },
-	{ IPPROTO_TCP, TCP_REPAIR_QUEUE, true },
-	{ IPPROTO_TCP, TCP_REPAIR_OPTIONS, true },
-	{ IPPROTO_TCP, TCP_REPAIR_WINDOW, true },
-	{ IPPROTO_TCP, TCP_QUEUE_SEQ, true },
-	{ IPPROTO_TCP, TCP_TIMESTAMP, true },
+	{ IPPROTO_TCP, TCP_REPAIR },
+	{ IPPROTO_TCP, TCP_REPAIR_QUEUE },
+	{ IPPROTO_TCP, TCP_REPAIR_OPTIONS },
+	{ IPPROTO_TCP, TCP_REPAIR_WINDOW },
+	{ IPPROTO_TCP, TCP_QUEUE_SEQ },
+	{ IPPROTO_TCP, TCP_TIMESTAMP },
 	/* kernel TLS and the like take over the kernel's data path */
-	{ IPPROTO_TCP, TCP_ULP, true },
+	{ IPPROTO_TCP, TCP_ULP },
 	/* authentication of segments: our stack doesn't do it */
-	{ IPPROTO_TCP, TCP_MD5SIG, true },
-	{ IPPROTO_TCP, TCP_MD5SIG_EXT, true },
-	{ IPPROTO_TCP, TCP_AO_ADD_KEY, true },
-	{ IPPROTO_TCP, TCP_AO_DEL_KEY, true },
-	{ IPPROTO_TCP, TCP_AO_INFO, true },
-	{ IPPROTO_TCP, TCP_AO_REPAIR, true },
+	{ IPPROTO_TCP, TCP_MD5SIG },
+	{ IPPROTO_TCP, TCP_MD5SIG_EXT },
+	{ IPPROTO_TCP, TCP_AO_ADD_KEY },
+	{ IPPROTO_TCP, TCP_AO_DEL_KEY },
+	{ IPPROTO_TCP, TCP_AO_INFO },
+	{ IPPROTO_TCP, TCP_AO_REPAIR },
 	/* moves octets, out of the kernel's own pages */
-	{ IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE, true },
-	/* asks for another algorithm than the stack's */
-	{ IPPROTO_TCP, TCP_CONGESTION, true },
-	/* control messages with each read; delayed transmission; both need the kernel's queues */
-	{ IPPROTO_TCP, TCP_INQ, true },
-	{ IPPROTO_TCP, TCP_TX_DELAY, true },
+	{ IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE },
 	/* filters see packets that don't pass the kernel; the parking guard uses the filter's place too */
-	{ SOL_SOCKET, SO_ATTACH_FILTER, true },
-	{ SOL_SOCKET, SO_ATTACH_BPF, true },
-	{ SOL_SOCKET, SO_DETACH_FILTER, true },
-	{ SOL_SOCKET, SO_LOCK_FILTER, true },
-	{ SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, true },
-	{ SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, true },
-	/* change the route: where it leads is decided anew at the next promotion */
-	{ SOL_SOCKET, SO_BINDTODEVICE, false },
-	{ SOL_SOCKET, SO_BINDTOIFINDEX, false },
-	{ SOL_SOCKET, SO_MARK, true },
+	{ SOL_SOCKET, SO_ATTACH_FILTER },
+	{ SOL_SOCKET, SO_ATTACH_BPF },
+	{ SOL_SOCKET, SO_DETACH_FILTER },
+	{ SOL_SOCKET, SO_LOCK_FILTER },
+	{ SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF },
+	{ SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF },
+	/* change the route */
+	{ SOL_SOCKET, SO_BINDTODEVICE },
+	{ SOL_SOCKET, SO_BINDTOIFINDEX },
+	{ SOL_SOCKET, SO_MARK },
 	/* UDP: the set of addresses that it receives from changes */
-	{ IPPROTO_IP, IP_ADD_MEMBERSHIP, true },
-	{ IPPROTO_IPV6, IPV6_JOIN_GROUP, true },
+	{ IPPROTO_IP, IP_ADD_MEMBERSHIP },
+	{ IPPROTO_IPV6, IPV6_JOIN_GROUP },
 };
 
-/* 0: no; 1: demote first; 2: and keep it there. */
-static int needs_live(int level, int opt)
+static bool needs_live(int level, int opt)
 {
 	for (size_t i = 0; i < sizeof live_first / sizeof live_first[0]; i++)
 		if (live_first[i].level == level && live_first[i].opt == opt)
-			return live_first[i].pin ? 2 : 1;
-	return 0;
+			return true;
+	return false;
 }
 
 static void mirror_timeout(struct hv_sock *s, int opt, const void *val, socklen_t len)
@@ -98,15 +91,16 @@ static void mirror_timeout(struct hv_sock *s, int opt, const void *val, socklen_
 HV_EXPORT int setsockopt(int fd, int level, int opt, const void *val, socklen_t len)
 {
 	struct hv_file *f = hv_sock_at(fd);
-	int r, live;
+	enum hv_opt_end end = HV_OPT_FINE;
+	int r;
 
 	if (f == NULL)
 		return REAL(setsockopt)(fd, level, opt, val, len);
 	struct hv_sock *s = f->s;
-	live = needs_live(level, opt);
+	bool live = needs_live(level, opt);
 	for (;;) {
 		bool vf = hv_sock_vf(s);
-		if (vf && live != 0) {
+		if (vf && live) {
 			hv_to_kernel(s, HV_WHY_OPTION);
 			continue;
 		}
@@ -115,18 +109,19 @@ HV_EXPORT int setsockopt(int fd, int level, int opt, const void *val, socklen_t 
 		r = REAL(setsockopt)(fd, level, opt, val, len);
 		if (r < 0)
 			r = -errno;
+		if (r == 0) {
+			hv_engine_enter();
+			end = hv_sock_option(s, level, opt, val, len);
+			hv_engine_leave();
+		}
 		if (!vf)
 			hv_kernel_leave(s, 0);
 		if (r == 0 && level == SOL_SOCKET && (opt == SO_RCVTIMEO || opt == SO_SNDTIMEO || opt == SO_RCVTIMEO_NEW || opt == SO_SNDTIMEO_NEW))
 			mirror_timeout(s, opt, val, len);
-		if (r == 0 && live == 2)
+		if (end == HV_OPT_PIN)
 			hv_keep_in_kernel(s, HV_WHY_OPTION);
-		if (r == 0 && vf) {
-			hv_engine_enter();
-			if (!hv_vf_setsockopt(s, level, opt, val, len))
-				hv_sock_pin(s, HV_WHY_OPTION);
-			hv_engine_leave();
-		}
+		else if (end == HV_OPT_KERNEL)
+			hv_to_kernel(s, HV_WHY_OPTION);
 		break;
 	}
 	hv_file_put(f);
@@ -141,7 +136,7 @@ HV_EXPORT int getsockopt(int fd, int level, int opt, void *restrict val, socklen
 	if (f == NULL)
 		return REAL(getsockopt)(fd, level, opt, val, len);
 	struct hv_sock *s = f->s;
-	if (level == IPPROTO_TCP && (needs_live(level, opt) != 0) && opt != TCP_CONGESTION)
+	if (level == IPPROTO_TCP && needs_live(level, opt))
 		hv_to_kernel(s, HV_WHY_OPTION);
 	if (hv_sock_vf(s) && !hv_bad(len, sizeof *len, HV_TRY_ALL) && (int)*len >= 0 && !hv_bad(val, *len, HV_TRY_ALL)) {
 		hv_engine_enter();
@@ -171,6 +166,23 @@ HV_EXPORT int getsockopt(int fd, int level, int opt, void *restrict val, socklen
 
 /* ---- fcntl ---- */
 
+/* A program that is started later may have it. */
+static void leaks(int fd)
+{
+	struct hv_file *f = hv_file_at(fd);
+	int e = errno;
+
+	if (f == NULL)
+		return;
+	if (f->kind == HV_KIND_SOCK) {
+		hv_engine_enter();
+		hv_sock_leaks(f->s);
+		hv_engine_leave();
+	}
+	hv_file_put(f);
+	errno = e;
+}
+
 HV_EXPORT int fcntl(int fd, int cmd, ...)
 {
 	va_list ap;
@@ -182,6 +194,10 @@ HV_EXPORT int fcntl(int fd, int cmd, ...)
 	case F_DUPFD:
 	case F_DUPFD_CLOEXEC:
 		return hv_tab_duplicated(fd, REAL(fcntl)(fd, cmd, arg));
+	case F_SETFD:
+		if ((arg & FD_CLOEXEC) == 0)
+			leaks(fd);
+		return REAL(fcntl)(fd, cmd, arg);
 	case F_SETFL:
 	case F_SETOWN:
 	case F_SETOWN_EX:
@@ -243,6 +259,8 @@ HV_EXPORT int ioctl(int fd, unsigned long req, ...)
 	struct hv_file *f;
 	int r;
 
+	if ((unsigned)req == FIONCLEX)
+		leaks(fd);
 	switch ((unsigned)req) {
 	case FIONBIO:
 	case FIOASYNC:

@@ -26,11 +26,28 @@ void hv_uring_seen(void)
 
 /* ---- fork ---- */
 
+static void before_fork(int fd, struct hv_file *f, void *arg)
+{
+	(void)arg;
+	if (f->kind == HV_KIND_SOCK)
+		hv_sock_before_fork(f->s, (hv_sys_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) != 0);
+}
+
+static void forked(int fd, struct hv_file *f, void *arg)
+{
+	(void)fd;
+	(void)arg;
+	if (f->kind == HV_KIND_SOCK)
+		hv_sock_forked(f->s);
+}
+
 void hv_fork_prepare(void)
 {
 	if (!hv_on)
 		return;
 	hv_inside_depth++; /* signals wait until both sides are whole again */
+	if (hv_fork_matters())
+		hv_tab_each(0, HV_FD_MAX - 1, before_fork, NULL);
 	hv_engine_fork_prepare();
 }
 
@@ -47,7 +64,10 @@ void hv_fork_child(void)
 	if (!hv_on)
 		return;
 	hv_pid = hv_sys_getpid();
+	bool matters = hv_fork_matters();
 	hv_engine_fork_child();
+	if (matters)
+		hv_tab_each(0, HV_FD_MAX - 1, forked, NULL);
 	hv_engine_leave();
 }
 

@@ -167,9 +167,10 @@ static __attribute__((noinline)) ssize_t rx_pieces(struct hv_file *f, struct rx 
 	}
 	if (got == 0 && n < 0)
 		return n;
-	r->msg->msg_namelen = 0;
+	if (r->msg->msg_name != NULL)
+		r->msg->msg_namelen = 0;
 	r->msg->msg_controllen = 0;
-	r->msg->msg_flags = 0;
+	r->msg->msg_flags = r->flags & MSG_CMSG_CLOEXEC;
 	return got;
 }
 

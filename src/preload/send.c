@@ -166,6 +166,8 @@ static ssize_t tx_run(struct hv_file *f, struct tx *t)
 			if (!hv_kernel_enter(s))
 				continue;
 			n = kernel_tx(t);
+			if (s->type != SOCK_STREAM)
+				hv_udp_cork(s, t->flags, n);
 			hv_kernel_leave(s, n);
 			return sent == 0 ? n : n < 0 ? sent : sent + n;
 		}
@@ -324,6 +326,8 @@ HV_EXPORT int sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags)
 		r = REAL(sendmmsg)(fd, v, n, flags);
 		if (r < 0)
 			r = -errno;
+		if (f->s->type != SOCK_STREAM)
+			hv_udp_cork(f->s, flags, r);
 		hv_kernel_leave(f->s, 0);
 		break;
 	}

@@ -78,6 +78,7 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 	t->cnt->segs_in++;
 	if (hv_unlikely((t->tf & TF_DEAD) != 0))
 		return HV_TCP_DROP;
+	t->pure_in += seg->len == 0;
 
 	/* PAWS (RFC 7323 5.3 R1). A stamp older than 24 days of silence proves nothing. */
 	if (seg->has_ts && (t->tf & (TF_TS | TF_TS_KNOWN)) == (TF_TS | TF_TS_KNOWN) && hv_seq_lt(seg->tsval, t->ts_recent) &&
@@ -223,6 +224,8 @@ static __attribute__((noinline)) unsigned predicted(struct hv_tcb *t, struct hv_
 			t->cnt->octets_in += len;
 			act |= ack_in_order(t, len, now);
 		}
+	} else {
+		t->pure_in++;
 	}
 	/* ... then account */
 	if (t->rec_n != 0 || (acked == 0 && (hv_unlikely(t->rtx_kind >= HV_RTX_PERSIST) || (t->tf & (TF_NOSPACE | TF_LOWAT)) != 0))) {
@@ -305,6 +308,8 @@ static HV_INLINE unsigned predicted_usual(
 		t->bytes_in += len;
 		cnt->octets_in += len;
 		act = HV_TCP_KEPT | HV_TCP_READABLE | ack_owed(t, rcv_nxt, tf, now);
+	} else {
+		t->pure_in++;
 	}
 	window_update(t, seg, acked, true);
 	if (acked != 0) {

@@ -184,8 +184,10 @@ static void frame_out(
 	build(t, tx, t->tx_lead, seq, len, flags, wnd, nsack, now, (t->tf & TF_TS) != 0, (t->tf & TF_V6) != 0);
 	tx->mss = (uint16_t)(len > mss ? mss : 0);
 	tx->inline_ok = false;
-	if (len == 0)
+	if (len == 0) {
 		tx->nsge = 0;
+		t->pure_out++;
+	}
 	if (t->rcv_edge != was && t->rcvbuf < t->rcvbuf_max && (len == 0 || len > t->mss))
 		hv_rcv_autotune(t, now); /* a small message tells of no bulk */
 	ack_sent(t, len != 0, now);

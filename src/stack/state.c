@@ -377,6 +377,19 @@ unsigned hv_tcp_setopt(struct hv_tcb *t, enum hv_tcp_opt opt, uint32_t val, uint
 	case HV_TCP_SNDBUF:
 		t->sndbuf = t->sndbuf_max = hv_min32(hv_max32(val, 2048), 1u << 30);
 		break;
+	case HV_TCP_TOS:
+	case HV_TCP_TTL: {
+		uint8_t l2[HV_ETH_LEN + HV_VLAN_LEN];
+		uint32_t l2_len = t->l3_off;
+
+		if (opt == HV_TCP_TOS)
+			t->tos = val & 0xfcu;
+		else
+			t->ttl = (uint8_t)(val != 0 ? val : 64);
+		memcpy(l2, t->hdr, l2_len);
+		make_template(t, l2, l2_len);
+		break;
+	}
 	case HV_TCP_CONGESTION:
 		t->tf = val == HV_TCP_CC_RENO ? t->tf | TF_RENO : t->tf & ~TF_RENO;
 		memset(&t->cubic, 0, sizeof t->cubic);
@@ -409,6 +422,13 @@ void hv_tcp_stat(const struct hv_tcb *t, struct hv_tcp_stat *st)
 	st->rcv_space = t->rwnd_lim;
 	st->reordering = (t->tf & TF_RACK_REO) != 0 ? HV_DUPTHRESH * t->rack_mult + 1 : HV_DUPTHRESH;
 	st->ca_state = t->ca;
+	st->retransmits = t->nrtx;
+	st->probes = t->probes;
+	st->backoff = t->backoff;
+	st->ato_us = t->quick != 0 && (t->tf & TF_PINGPONG) == 0 ? HV_QUICKACK_US : HV_DELACK;
+	st->pmtu = t->pmtu;
+	st->data_segs_in = t->segs_in - t->pure_in;
+	st->data_segs_out = t->segs_out - t->pure_out;
 	st->bytes_sent = t->bytes_acked + hv_flight(t) - t->bytes_base + t->bytes_rexmit;
 	st->bytes_acked = t->bytes_acked;
 	st->bytes_received = t->bytes_in;

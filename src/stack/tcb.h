@@ -219,6 +219,7 @@ struct hv_tcb {
 	uint64_t bytes_rexmit;
 	uint32_t bytes_base;     /* of these octets the kernel has sent, see hv_tcp_stat() */
 	uint32_t total_rexmit;
+	uint32_t pure_in, pure_out; /* segments without data */
 	int32_t err;
 	uint8_t ttl, tos, dupacks;
 	uint8_t frto;

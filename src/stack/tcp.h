@@ -108,7 +108,7 @@ unsigned hv_tcp_ack_flush(struct hv_tcb *tcb, uint64_t now_us);
 
 /* Options, kernel meaning. */
 enum hv_tcp_opt { HV_TCP_NODELAY, HV_TCP_CORK, HV_TCP_QUICKACK, HV_TCP_KEEPALIVE, HV_TCP_KEEPIDLE, HV_TCP_KEEPINTVL, HV_TCP_KEEPCNT,
-	HV_TCP_USER_TIMEOUT, HV_TCP_NOTSENT_LOWAT, HV_TCP_WINDOW_CLAMP, HV_TCP_RCVBUF, HV_TCP_SNDBUF,
+	HV_TCP_USER_TIMEOUT, HV_TCP_NOTSENT_LOWAT, HV_TCP_WINDOW_CLAMP, HV_TCP_RCVBUF, HV_TCP_SNDBUF, HV_TCP_TOS, HV_TCP_TTL,
 	HV_TCP_CONGESTION /* HV_TCP_CC_*, the order of HVACCEL_CC */ };
 enum { HV_TCP_CC_CUBIC, HV_TCP_CC_RENO };
 unsigned hv_tcp_setopt(struct hv_tcb *tcb, enum hv_tcp_opt opt, uint32_t val, uint64_t now_us);
@@ -131,7 +131,7 @@ const struct hv_tuple *hv_tcp_tuple(const struct hv_tcb *tcb);
 
 /* Figures for TCP_INFO and the tools. */
 struct hv_tcp_stat { uint32_t srtt_us, rttvar_us, min_rtt_us, rto_us, cwnd, ssthresh, snd_mss, rcv_mss, unacked, sacked, lost, retrans, rcv_wnd, snd_wnd,
-	rcv_space, reordering, ca_state; uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans, segs_in, segs_out; uint32_t total_retrans;
+	rcv_space, reordering, ca_state, retransmits, probes, backoff, ato_us, pmtu, data_segs_in, data_segs_out; uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans, segs_in, segs_out; uint32_t total_retrans;
 	uint64_t last_rx_us, last_tx_us; };
 void hv_tcp_stat(const struct hv_tcb *tcb, struct hv_tcp_stat *st);
 

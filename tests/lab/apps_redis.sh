@@ -46,10 +46,41 @@ c=$!
 check "20,000 values written and read back" lab exec peer -- timeout 100 python3 "$tmp/verify.py"
 wait $c
 sed 's/^/   /' "$tmp/churn"
+# BGSAVE forks: clients are demoted for it, and come back to the VF when the child has written its file.
+cat >"$tmp/bgsave.py" <<'PY'
+import socket, time
+s = socket.create_connection(('10.77.0.2', 6379))
+f = s.makefile('rb')
+def cmd(*a):
+    s.sendall(b'*%d\r\n' % len(a) + b''.join(b'$%d\r\n%s\r\n' % (len(x), x) for x in a))
+    r = f.readline()
+    if r[:1] != b'$': return r
+    return f.read(int(r[1:]) + 2)
+def busy(sec):
+    end = time.time() + sec
+    while time.time() < end: assert cmd(b'PING') == b'+PONG\r\n'
+busy(1)
+assert cmd(b'BGSAVE').startswith(b'+Background'), 'bgsave'
+while b'rdb_bgsave_in_progress:1' in cmd(b'INFO', b'persistence'): pass
+busy(1)
+print(s.getsockname()[1])
+PY
+port=$(lab exec peer -- timeout 60 python3 "$tmp/bgsave.py")
+check "a client through a BGSAVE" test -n "$port"
 lab exec peer -- redis-cli -h 10.77.0.2 shutdown nosave >/dev/null 2>&1
 for ((i = 0; i < 200; i++)); do [ -s "$tmp/summary-vm" ] && break; sleep 0.05; done
 check "nothing on redis-server's standard error" test ! -s "$tmp/redis.err"
 cat "$tmp/redis.err"
+check "that client was promoted again after the fork" python3 - "$tmp/summary-vm" ":$port" <<'PY'
+import json, sys
+for line in open(sys.argv[1]):
+    forked = False
+    for e in json.loads(line)['events']:
+        if not e['socket'].endswith(sys.argv[2]): continue
+        forked |= e['what'] == 'demote' and 'child process' in e['why']
+        if e['what'] == 'promote' and forked: sys.exit(0)
+sys.exit(1)
+PY
 check "connections were on the VF" test "$(summary vm promotions)" -ge 50
 check "the VF's loss moved some of them" test "$(summary vm demoted_because.VF_LOST)" -ge 1
 check "no resets" no_resets

@@ -31,6 +31,18 @@
 	X("fork-shared", c_fork_shared) \
 	X("fork-close", c_fork_close) \
 	X("fork-own", c_fork_own) \
+	X("fork-again", c_fork_again) \
+	X("fork-exec", c_fork_exec) \
+	X("fork-exec-dup-cloexec", c_fork_exec_dup_cloexec) \
+	X("fork-exec-dup", c_fork_exec_dup) \
+	X("fork-exec-flag", c_fork_exec_flag) \
+	X("fork-exec-open", c_fork_exec_open) \
+	X("fork-exec-opt", c_fork_exec_opt) \
+	X("fork-stays", c_fork_stays) \
+	X("fork-closes", c_fork_closes) \
+	X("fork-closes-all", c_fork_closes_all) \
+	X("fork-grandchild", c_fork_grandchild) \
+	X("vfork-dup", c_vfork_dup) \
 	X("exec", c_exec) \
 	X("spawn", c_spawn) \
 	X("vfork", c_vfork) \
@@ -56,7 +68,26 @@
 	X("udp-mmsg", c_udp_mmsg) \
 	X("udp-cmsg", c_udp_cmsg) \
 	X("udp-errors", c_udp_errors) \
-	X("udp-efault", c_udp_efault)
+	X("udp-efault", c_udp_efault) \
+	X("udp-cmsg-hot", c_udp_cmsg_hot) \
+	X("udp-mapped", c_udp_mapped) \
+	X("udp-kernel-cmsg", c_udp_kernel_cmsg) \
+	X("udp-refused", c_udp_refused) \
+	X("udp-more", c_udp_more) \
+	X("udp-peek", c_udp_peek) \
+	X("udp-full", c_udp_full) \
+	X("udp-slow", c_udp_slow) \
+	X("udp-reuse", c_udp_reuse) \
+	X("udp-segment", c_udp_segment) \
+	X("opt-carried", c_opt_carried) \
+	X("opt-lowat", c_opt_lowat) \
+	X("opt-cmsg", c_opt_cmsg) \
+	X("opt-zerocopy", c_opt_zerocopy) \
+	X("opt-inherited", c_opt_inherited) \
+	X("opt-toggle", c_opt_toggle) \
+	X("opt-buffers", c_opt_buffers) \
+	X("info-length", c_info_length) \
+	X("info-moves", c_info_moves)
 
 #define CALL_PROTO(name, fn) void fn(void);
 CALL_CASES(CALL_PROTO)

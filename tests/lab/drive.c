@@ -220,6 +220,7 @@ static bool run_case(size_t i, const char *path)
 	fflush(stdout);
 	pid_t pid = fork();
 	if (pid == 0) {
+		setvbuf(stdout, NULL, _IONBF, 0); /* how far one has come that hangs */
 		ctl = peer_control(path);
 		drive_cases[i].run();
 		fflush(stdout);

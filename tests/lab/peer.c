@@ -11,6 +11,8 @@
  *   close C        close                            oob C         one urgent octet
  *   sleep MS       nothing                          err C         wants a reset
  *   uecho N        N times: UDP echo                usend N       UDP datagram of N octets to the last sender
+ *   uflood N SIZE  N datagrams of SIZE octets        utos N        IP_TOS of what usend sends from now on
+ *   uclose         no UDP socket any more           uopen         it's back
  *   urecv N        wants a datagram of N octets     conn          connect back to the last UDP sender's host, port 7002
  *   lab CMD        hvaccel-lab CMD                  vf present|absent   hvaccel-lab vf-add or vf-remove unless it's so already
  */
@@ -27,7 +29,8 @@ static struct {
 	int fd;
 	uint64_t in, out;
 } conn[MAX_CONN];
-static int nconn, lfd, ufd, ctl;
+static int nconn, lfd, ufd = -1, ctl;
+static struct sockaddr_in here;
 static struct sockaddr_storage ulast;
 static socklen_t ulast_len;
 static bool vf_absent;
@@ -131,6 +134,28 @@ static bool udp_send(long n)
 	return sendto(ufd, buf, (size_t)n, 0, (void *)&ulast, ulast_len) == n || FAIL("udp send: %s", strerror(errno));
 }
 
+static bool udp_flood(long n, long size)
+{
+	for (long i = 0; i < n; i++) {
+		if (i % 50 == 49)
+			msleep(2); /* the receiver's queue may be full, its ring should not be */
+		if (!udp_send(size))
+			return false;
+	}
+	return true;
+}
+
+static bool udp_open(bool open)
+{
+	if (ufd >= 0)
+		close(ufd);
+	ufd = -1;
+	if (!open)
+		return true;
+	ufd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	return bind(ufd, (void *)&here, sizeof here) == 0 || FAIL("udp bind: %s", strerror(errno));
+}
+
 static bool step(char *s)
 {
 	char verb[16] = "", word[64] = "";
@@ -153,6 +178,12 @@ static bool step(char *s)
 		return udp_echo(c);
 	if (strcmp(verb, "usend") == 0)
 		return udp_send(c);
+	if (strcmp(verb, "uflood") == 0)
+		return udp_flood(c, n);
+	if (strcmp(verb, "utos") == 0)
+		return setsockopt(ufd, IPPROTO_IP, IP_TOS, &(int){ (int)c }, sizeof(int)) == 0 || FAIL("utos");
+	if (strcmp(verb, "uopen") == 0 || strcmp(verb, "uclose") == 0)
+		return udp_open(verb[1] == 'o');
 	if (strcmp(verb, "urecv") == 0)
 		return udp_recv(c);
 	int fd = -1;
@@ -241,6 +272,9 @@ static void serve(void)
 	struct pollfd p = { .fd = lfd, .events = POLLIN };
 	while (poll(&p, 1, 0) > 0)
 		close(accept(lfd, NULL, NULL));
+	if (ufd < 0)
+		udp_open(true);
+	setsockopt(ufd, IPPROTO_IP, IP_TOS, &(int){ 0 }, sizeof(int));
 	while (recv(ufd, script, sizeof script, MSG_DONTWAIT) >= 0)
 		;
 }
@@ -258,10 +292,10 @@ int main(int argc, char **argv)
 	snprintf(un.sun_path, sizeof un.sun_path, "%s", argv[1]);
 	unlink(argv[1]);
 	lfd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	ufd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	here = sa;
 	int cl = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	setsockopt(lfd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
-	if (bind(lfd, (void *)&sa, sizeof sa) != 0 || listen(lfd, 16) != 0 || bind(ufd, (void *)&sa, sizeof sa) != 0 || bind(cl, (void *)&un, sizeof un) != 0 ||
+	if (bind(lfd, (void *)&sa, sizeof sa) != 0 || listen(lfd, 16) != 0 || !udp_open(true) || bind(cl, (void *)&un, sizeof un) != 0 ||
 	    listen(cl, 16) != 0) {
 		perror("peer");
 		return 1;

@@ -5,6 +5,7 @@ set -u
 . "$HV_SRC/tests/lab/lib_lab.sh"
 calls=$HV_BUILD/tests/lab/calls
 lab_start
+lab exec peer -- sh -c 'echo 0 >/proc/sys/net/ipv4/icmp_ratelimit' # each refused datagram says so
 lab exec peer "$HV_BUILD/tests/lab/peer" "$tmp/ctl" 2>"$tmp/peer.err" &
 
 lab exec vm "$calls" "$tmp/ctl" hot >"$tmp/kernel" 2>/dev/null

@@ -28,7 +28,7 @@ static void start(struct host *h)
 	host_init(h, &c);
 }
 
-static bool put(struct host *h, struct hv_udp *u, const struct hv_tuple *from, uint32_t len, bool zero, bool verdict, uint32_t cut)
+static enum hv_udp_in put(struct host *h, struct hv_udp *u, const struct hv_tuple *from, uint32_t len, bool zero, bool verdict, uint32_t cut)
 {
 	uint8_t data[1500], frame[2048];
 
@@ -37,11 +37,11 @@ static bool put(struct host *h, struct hv_udp *u, const struct hv_tuple *from, u
 	uint32_t n = udp_build(frame, from, data, len, zero);
 	struct hv_buf *b = host_rx(h, frame, n);
 	assert_non_null(b);
-	bool kept = hv_udp_input(u, b, b->base + 14, n - 14 - cut, verdict);
-	if (!kept)
+	enum hv_udp_in r = hv_udp_input(u, b, b->base + 14, n - 14 - cut, verdict);
+	if (r != HV_UDP_KEPT)
 		host_put(h, b);
 	host_refill(h);
-	return kept;
+	return r;
 }
 
 static void end(struct host *h, struct hv_udp *u)
@@ -98,12 +98,12 @@ static void unconnected_and_order(void **state)
 	t.rport = 0;
 	memset(t.raddr, 0, 16);
 	hv_udp_init(&u, &t, 1u << 20);
-	for (uint32_t i = 0; i < 10; i++) {
+	for (uint32_t i = 0; i < HV_UDP_SLOTS; i++) {
 		from.lport = (uint16_t)(100 + i);
 		from.laddr[3] = (uint8_t)(50 + i);
 		assert_true(put(&h, &u, &from, i + 1, false, true, 0));
 	}
-	for (uint32_t i = 0; i < 10; i++) {
+	for (uint32_t i = 0; i < HV_UDP_SLOTS; i++) {
 		assert_true(hv_udp_peek(&u, &d));
 		assert_int_equal(d.len, i + 1);
 		assert_int_equal(d.tuple.rport, 100 + i);
@@ -166,7 +166,7 @@ static void damaged(void **state)
 		frame[39] = (uint8_t)l[i].ulen;
 		struct hv_buf *b = host_rx(&h, frame, n);
 		assert_non_null(b);
-		bool kept = hv_udp_input(&u, b, b->base + 14, n - 14, true);
+		bool kept = hv_udp_input(&u, b, b->base + 14, n - 14, true) == HV_UDP_KEPT;
 		assert_int_equal(kept, l[i].ok);
 		if (kept) {
 			assert_true(hv_udp_peek(&u, &d));
@@ -180,29 +180,96 @@ static void damaged(void **state)
 	end(&h, &u);
 }
 
+/* As on a Linux host: a datagram of one octet costs as much as its socket buffer, 768 octets. */
 static void queue_limit(void **state)
 {
 	struct host h;
 	struct hv_udp u;
 	struct hv_tuple from = peer_of(&local4);
+	static uint64_t store[16384 / 8 + 8192];
 	uint32_t n = 0;
 
 	(void)state;
 	start(&h);
 	hv_udp_init(&u, &local4, 16384);
-	while (n < 30 && put(&h, &u, &from, 1, false, true, 0))
+	assert_true(sizeof store >= hv_udp_store_size(16384));
+	while (n < 100 && put(&h, &u, &from, 1, false, true, 0)) {
 		n++;
-	assert_in_range(n, 1, 16); /* single octets are charged for the buffers that they occupy */
+		if (hv_udp_wants_store(&u)) {
+			u.store = (uint8_t *)store;
+			u.store_cap = hv_udp_store_size(16384);
+		}
+	}
+	assert_int_equal(n, 16384 / 768);
 	assert_int_equal(u.drops, 1);
 	assert_int_equal(u.count, n);
+	assert_int_equal(u.slots, HV_UDP_SLOTS); /* what waits doesn't keep the ring's buffers */
 	assert_false(put(&h, &u, &from, 1, false, true, 0));
 	assert_int_equal(u.drops, 2);
 	hv_udp_pop(&u, &h.env);
-	assert_true(put(&h, &u, &from, 1, false, true, 0));
+	assert_int_equal(put(&h, &u, &from, 1, false, true, 0), HV_UDP_COPIED);
 	hv_udp_release(&u, &h.env);
 	hv_udp_init(&u, &local4, 1); /* an empty queue takes one datagram, however small SO_RCVBUF is */
 	assert_true(put(&h, &u, &from, 1000, false, true, 0));
 	assert_false(put(&h, &u, &from, 1000, false, true, 0));
+	hv_udp_release(&u, &h.env);
+	hv_udp_init(&u, &local4, 1u << 20); /* no memory for a store: full with the buffers that it may keep */
+	for (n = 0; n < HV_UDP_SLOTS; n++)
+		assert_int_equal(put(&h, &u, &from, 1, false, true, 0), HV_UDP_KEPT);
+	assert_int_equal(put(&h, &u, &from, 1, false, true, 0), HV_UDP_DROP);
+	end(&h, &u);
+	assert_int_equal(hv_udp_charge(29), 768);
+	assert_int_equal(hv_udp_charge(1500), 2304);
+	for (uint32_t len = 28; len < 65536; len++)
+		assert_true(hv_udp_charge(len) >= ((len + 15u) & ~7u));
+}
+
+/* Readers that fall behind and catch up, at random: order, contents and accounting, over many times the size of the store. */
+static void store_wraps(void **state)
+{
+	struct host h;
+	struct hv_udp u;
+	struct hv_dgram d;
+	struct hv_tuple from = peer_of(&local4), t = local4;
+	static uint64_t store[6000 / 8];
+	uint32_t in = 0, out = 0, wraps = 0, last = 0, rnd = 1, most = 0;
+
+	(void)state;
+	start(&h);
+	t.rport = 0;
+	memset(t.raddr, 0, 16);
+	hv_udp_init(&u, &t, 40000);
+	u.store = (uint8_t *)store;
+	u.store_cap = sizeof store; /* too small for what SO_RCVBUF allows, and not a power of two: it must hold all the same */
+	for (uint32_t step = 0; step < 200000; step++) {
+		rnd = rnd * 1664525u + 1013904223u;
+		if ((rnd >> 16 & 63) < 34 - (step >> 12 & 3)) {
+			from.lport = (uint16_t)in; /* the datagram's number */
+			if (put(&h, &u, &from, (in * 37) % 1473, false, true, 0))
+				in++;
+			continue;
+		}
+		if (!hv_udp_peek(&u, &d)) {
+			assert_int_equal(in, out);
+			assert_int_equal(u.octets, 0);
+			assert_int_equal(u.store_head | u.store_tail | u.slots, 0);
+			continue;
+		}
+		uint32_t len = (out * 37) % 1473;
+		assert_int_equal(d.tuple.rport, (uint16_t)out);
+		assert_int_equal(d.len, len);
+		assert_int_equal(d.l3_len, len + 28);
+		for (uint32_t k = 0; k < len; k += 13)
+			assert_int_equal(d.data[k], (uint8_t)(k * 7 + len));
+		hv_udp_pop(&u, &h.env);
+		host_refill(&h);
+		out++;
+		wraps += u.store_head < last;
+		last = u.store_head;
+		most = u.count > most ? u.count : most;
+		assert_true(u.slots <= HV_UDP_SLOTS && u.store_head <= u.store_cap && u.store_tail <= u.store_cap);
+	}
+	assert_true(wraps > 100 && most > HV_UDP_SLOTS + 2 && u.drops > 1000 && out > 50000);
 	end(&h, &u);
 }
 
@@ -251,7 +318,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(receive), cmocka_unit_test(unconnected_and_order),
 	    cmocka_unit_test(zero_checksum),
-		cmocka_unit_test(damaged), cmocka_unit_test(queue_limit), cmocka_unit_test(build) };
+		cmocka_unit_test(damaged), cmocka_unit_test(queue_limit), cmocka_unit_test(store_wraps), cmocka_unit_test(build) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
