@@ -244,7 +244,7 @@ static __attribute__((noinline)) unsigned predicted(struct hv_tcb *t, struct hv_
 			t->backoff = 0;
 			t->nrtx = 0;
 			if (hv_cwnd_limited(t, flight))
-				hv_cc_ack(t, acked, (uint32_t)now - t->timed_us, now);
+				hv_cc_ack(t, acked, hv_max32((uint32_t)now - t->timed_us, 1), now);
 			if (hv_unlikely(watch)) {
 				if (t->sndbuf < t->sndbuf_max)
 					hv_snd_autotune(t);
