@@ -99,10 +99,11 @@ static uint32_t mark(const struct hv_tcb *t, uint32_t at)
 }
 
 /* RACK's last delivery matters only if something still in flight was sent before it, or ends below it. Otherwise nothing can be found
- * lost or reordered by it, and the next delivery replaces it. */
+ * lost or reordered by it, and the next delivery replaces it. Without records hv_rec_materialize() forgets it before anybody looks (its stamp
+ * may be so old that it has wrapped). */
 static bool rack_moot(const struct hv_tcb *t, const struct hv_xrec *r, uint32_t n)
 {
-	if ((t->tf & TF_RACK_VALID) == 0)
+	if ((t->tf & TF_RACK_VALID) == 0 || t->rec_n == 0)
 		return true;
 	if (hv_seq_gt(t->rack_end, t->snd_una) || hv_seq_gt(t->rack_fack, t->snd_una))
 		return false;
