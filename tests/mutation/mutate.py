@@ -7,9 +7,12 @@ simulator against it.
 A mutant is killed when something fails, crashes or doesn't end. DIR keeps objects and DIR/results.txt: mutants that are in there already aren't tried
 again, so a full run can be done in pieces (--seconds: stop after so long). Survivors and why they may survive: tests/mutation/survivors.txt.
 """
-import argparse, glob, os, random, re, subprocess, sys, time
+import argparse, glob, os, random, re, subprocess, sys, threading, time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+JOBS = os.cpu_count() or 1
 CFLAGS = "-std=gnu11 -D_GNU_SOURCE -O1 -w -fno-strict-aliasing".split()
 TOKENS = [
     (r"<=", ["<"]), (r">=", [">"]), (r"==", ["!="]), (r"!=", ["=="]), (r"&&", ["||"]), (r"\|\|", ["&&"]), (r"\+=", ["-="]), (r"-=", ["+="]),
@@ -49,43 +52,59 @@ def mutants(name):
             yield f"{name}.c: {line.strip()} | {what}", n + 1, "\n".join(out)
 
 
-def run(cmd, timeout):
+def run(cmd, timeout, **more):
     try:
-        return subprocess.run(cmd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=timeout).returncode
+        return subprocess.run(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=timeout, **more).returncode
     except subprocess.TimeoutExpired:
         return -1
 
 
 def cc(src, obj):
-    return run(["gcc", *CFLAGS, f"-I{TOP}/src", f"-I{TOP}/tests/sim", f"-I{TOP}/src/stack", "-c", src, "-o", obj], 60) == 0
+    return run(["gcc", *CFLAGS, "-fPIC", f"-I{TOP}/src", f"-I{TOP}/tests/sim", "-c", src, "-o", obj], 100) == 0
+
+
+def link(objs, so):
+    return run(["gcc", "-shared", *objs, "-o", so], 100) == 0
 
 
 def build(work):
-    objs, programs = {}, {}
-    os.makedirs(work, exist_ok=True)
-    for src in glob.glob(f"{TOP}/src/stack/*.c") + glob.glob(f"{TOP}/tests/sim/*.c") + glob.glob(f"{TOP}/tests/unit/stack_*.c"):
-        obj = f"{work}/{os.path.basename(os.path.dirname(src))}_{os.path.basename(src)[:-2]}.o"
-        if not os.path.exists(obj) or os.path.getmtime(obj) < os.path.getmtime(src):
-            if not cc(src, obj):
-                continue
-        objs[src] = obj
-    stack = [o for s, o in objs.items() if "/src/stack/" in s]
-    rig = [o for s, o in objs.items() if s.endswith(("/stack_rig.c", "/sim/host.c", "/sim/seg.c"))]
-    programs["sim"] = [o for s, o in objs.items() if "/tests/sim/" in s]
-    for s, o in objs.items():
-        name = os.path.basename(s)[:-2]
-        if "/tests/unit/" in s and name not in ("stack_rig", "stack_seq", "stack_udp", "stack_trim"):
-            programs[name] = [o] + rig
-    return stack, programs
+    """Objects of the stack, and the tests in order of what they cost: (name, command). The programs find the stack, mutated or not, in
+    LD_LIBRARY_PATH: a mutant is compiled and linked once."""
+    os.makedirs(f"{work}/plain", exist_ok=True)
+    objs, todo = {}, []
+    headers = max(os.path.getmtime(f) for f in glob.glob(f"{TOP}/src/*/*.h") + glob.glob(f"{TOP}/tests/*/*.h"))
+    for src in [f for d in ("src/stack/*", "tests/sim/*", "tests/script/*", "tests/unit/stack_*", "tests/fuzz/*") for f in glob.glob(f"{TOP}/{d}.c")]:
+        objs[src] = obj = f"{work}/{os.path.basename(os.path.dirname(src))}_{os.path.basename(src)[:-2]}.o"
+        if not os.path.exists(obj) or os.path.getmtime(obj) < max(os.path.getmtime(src), headers):
+            todo.append((src, obj))
+    with ThreadPoolExecutor(JOBS) as pool:
+        if not all(pool.map(lambda f: cc(*f), todo)):
+            sys.exit("mutate: doesn't compile")
+    of = lambda part: [o for s, o in objs.items() if part in s]
+    stack, host = of("/src/stack/"), of("/sim/host.c") + of("/sim/seg.c")
+    programs = {"sim": of("/tests/sim/"), "pktscript": of("/tests/script/") + host,
+                "replay_tcp": of("/fuzz/fuzz_tcp.c") + of("/fuzz/replay.c") + host + of("/sim/twin.c")}
+    for o in of("/tests/unit/"):
+        name = os.path.basename(o)[5:-2]
+        if name not in ("stack_rig", "stack_seq"):  # stack_seq doesn't call the stack
+            programs[name] = [o] + of("/stack_rig.c") + host
+    if not link(stack, f"{work}/plain/libmutant.so"):
+        sys.exit("mutate: doesn't link")
+    for name, files in programs.items():
+        if run(["gcc", *files, f"-L{work}/plain", "-lmutant", "-lcmocka", "-o", f"{work}/run_{name}"], 100) != 0:
+            sys.exit(f"mutate: {name} doesn't link")
+    order = sorted(n for n in programs if n.startswith("stack_") and n not in ("stack_trim", "stack_udp")) + ["stack_trim"]
+    tests = [(n, [f"{work}/run_{n}"]) for n in order]
+    tests.append(("scripts", [f"{work}/run_pktscript", "--core", *sorted(glob.glob(f"{TOP}/tests/script/tcp/*.pkt"))]))
+    tests.append(("fuzz corpus", [f"{work}/run_replay_tcp", *sorted(glob.glob(f"{TOP}/tests/fuzz/corpus/tcp/*"))]))
+    return stack, tests
 
 
-def judge(work, stack, programs, seeds):
-    """True: killed."""
-    for name, objs in sorted(programs.items(), key=lambda p: p[0] == "sim"):
-        exe = f"{work}/run_{name}"
-        if run(["gcc", *stack, *objs, "-lcmocka", "-o", exe], 60) != 0:
-            continue
-        if run([exe, "--twins", "--seeds", seeds] if name == "sim" else [exe], 40) != 0:
+def judge(work, lib, tests):
+    """Who killed it; None: it lives."""
+    env = {**os.environ, "LD_LIBRARY_PATH": lib}
+    for name, cmd in tests:
+        if run(cmd, 60, env=env, cwd=lib) != 0:
             return name
     return None
 
@@ -95,42 +114,64 @@ def main():
     p.add_argument("--work", required=True)
     p.add_argument("--sample", type=int)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--files", default="input,ack,recovery")
-    p.add_argument("--seeds", default="1-100")
+    p.add_argument("--files", default="input,ack,recovery,undo")
+    p.add_argument("--seeds", default="1-300")
     p.add_argument("--seconds", type=int, default=10 ** 9)
     p.add_argument("--list", action="store_true")
+    p.add_argument("--again", action="store_true", help="try those that survived before once more")
+    p.add_argument("--only", help="mutants whose description matches this regular expression")
     a = p.parse_args()
+    a.work = os.path.abspath(a.work)
     todo = [(f, *m) for f in a.files.split(",") for m in mutants(f)]
     if a.sample:
         todo = random.Random(a.seed).sample(todo, min(a.sample, len(todo)))
+    if a.only:
+        todo = [m for m in todo if re.search(a.only, m[1])]
     if a.list:
         print("\n".join(f"{line}: {key}" for _, key, line, _ in todo))
         print(f"{len(todo)} mutants")
         return 0
-    stack, programs = build(a.work)
+    stack, tests = build(a.work)
+    if a.seeds != "0":
+        tests.append(("sim", [f"{a.work}/run_sim", "--twins", "--seeds", a.seeds]))
     end = time.monotonic() + a.seconds
     path = f"{a.work}/results.txt"
     done = dict(reversed(line.rstrip("\n").split("\t", 1)) for line in open(path)) if os.path.exists(path) else {}
-    if judge(a.work, stack, programs, a.seeds) is not None:
-        sys.exit("mutate: the tests fail without any mutation")
-    for name, key, line, text in todo:
-        if key in done or time.monotonic() > end:
-            continue
-        src, obj = f"{a.work}/mutant_{name}.c", f"{a.work}/mutant_{name}.o"
-        open(src, "w").write(text)
-        if not cc(src, obj):
-            verdict = "not built"
-        else:
-            by = judge(a.work, [obj if o.endswith(f"/stack_{name}.o") else o for o in stack], programs, a.seeds)
+    by = judge(a.work, f"{a.work}/plain", tests)
+    if by is not None:
+        sys.exit(f"mutate: {by} fails without any mutation")
+    lock = threading.Lock()
+
+    def one(mutant):
+        name, key, line, text = mutant
+        if time.monotonic() > end:
+            return
+        d = f"{a.work}/{threading.get_ident()}"
+        os.makedirs(d, exist_ok=True)
+        open(f"{d}/{name}.c", "w").write(text)
+        if cc(f"{d}/{name}.c", f"{d}/{name}.o") and \
+                link([f"{d}/{name}.o" if o.endswith(f"/stack_{name}.o") else o for o in stack], f"{d}/libmutant.so"):
+            by = judge(a.work, d, tests)
             verdict = f"killed by {by}" if by else "survived"
-        done[key] = verdict
-        with open(path, "a") as f:
-            f.write(f"{verdict}\t{key}\n")
-    tried = [(k, done[k]) for _, k, _, _ in todo if k in done and done[k] != "not built"]
-    alive = [k for k, v in tried if v == "survived"]
-    print("\n".join("survived: " + k for k in alive))
-    print(f"{len(tried)} of {len(todo)} mutants tried, {len(tried) - len(alive)} killed ({100 * (len(tried) - len(alive)) // max(1, len(tried))} %)")
+        else:
+            verdict = "not built"
+        with lock:
+            done[key] = verdict
+            with open(path, "a") as f:
+                f.write(f"{verdict}\t{key}\n")
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        list(pool.map(one, [m for m in todo if m[1] not in done or (a.again and done[m[1]] == "survived")]))
+    tried = [(k, n, done[k]) for _, k, n, _ in todo if k in done and done[k] != "not built"]
+    alive = [(n, k) for k, n, v in tried if v == "survived"]
+    known = open(f"{TOP}/tests/mutation/survivors.txt").read() if os.path.exists(f"{TOP}/tests/mutation/survivors.txt") else ""
+    same = sum(k in known for n, k in alive)
+    print("\n".join(f"survived{' (known)' if k in known else ''}: {n}: {k}" for n, k in alive))
+    print(Counter(v for _, _, v in tried))
+    print(f"{len(tried)} of {len(todo)} mutants tried, {len(tried) - len(alive)} killed ({100 * (len(tried) - len(alive)) / max(1, len(tried)):.1f} %), "
+          f"{same} of the survivors in survivors.txt")
     return 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

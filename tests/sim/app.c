@@ -65,6 +65,17 @@ static void random_option(struct world *w, uint32_t who)
 	side_after(w, who, acts);
 }
 
+/* Octets that the program has reason to write by now. */
+static uint32_t due(const struct app *a)
+{
+	uint32_t n;
+
+	if (a->ask == 0)
+		return a->total;
+	n = (a->read / a->answer + a->ahead) * a->ask;
+	return n < a->total ? n : a->total;
+}
+
 /* True: the shortcut took the octets. */
 static bool write_fast(struct world *w, uint32_t who, const uint8_t *data, uint32_t len)
 {
@@ -105,15 +116,15 @@ void app_write(struct world *w, uint32_t who)
 	struct app *a = &s->app;
 
 	a->wr_sched = false;
-	for (int i = 0; i < WRITES_PER_EVENT && a->written < a->total && w->fail[0] == 0; i++) {
-		uint32_t len = prng_log(&w->rng, 1, a->wr_max), took, room;
+	for (int i = 0; i < WRITES_PER_EVENT && a->written < due(a) && w->fail[0] == 0; i++) {
+		uint32_t len = a->ask != 0 ? a->ask : prng_log(&w->rng, 1, a->wr_max), took, room;
 		unsigned acts = 0;
 		if (s->frozen || !s->h.live)
 			return;
 		if (prng_ppm(&w->rng, a->opt_ppm))
 			random_option(w, who);
-		if (len > a->total - a->written)
-			len = a->total - a->written;
+		if (len > due(a) - a->written)
+			len = due(a) - a->written;
 		app_fill(w, who, a->written, data, len);
 		if (prng_ppm(&w->rng, a->fast_ppm) && write_fast(w, who, data, len)) {
 			if (a->think_us != 0)
@@ -136,7 +147,7 @@ void app_write(struct world *w, uint32_t who)
 		if (a->think_us != 0)
 			break;
 	}
-	if (a->written < a->total && !a->blocked)
+	if (a->written < due(a) && !a->blocked)
 		sched_write(w, who, a->think_us != 0 ? prng_in(&w->rng, 0, a->think_us * 2) : 1);
 }
 
@@ -178,6 +189,8 @@ void app_read(struct world *w, uint32_t who)
 		if (got == 0)
 			break;
 	} while (a->mode == READ_EAGER && w->fail[0] == 0);
+	if (a->ask != 0 && !a->blocked && a->written < due(a))
+		sched_write(w, who, prng_in(&w->rng, 0, a->think_us * 2));
 	if (!s->no_flush)
 		side_after(w, who, hv_tcp_ack_flush(s->h.tcb, w->now));
 	if (hv_tcp_readable(s->h.tcb) != 0) {

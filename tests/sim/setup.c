@@ -76,6 +76,33 @@ static void setup_app(struct world *w, struct side *s)
 	a->base = prng_in(&w->rng, 0, 1) != 0 ? (uint32_t)prng_u64(&w->rng) : 0u - prng_log(&w->rng, 0, 200000);
 }
 
+/* Small messages to and fro, most of them one at a time: what prediction's straight ways and hv_tcp_send_fast() are for. */
+static void setup_talk(struct world *w)
+{
+	struct app *client = &w->side[0].app, *server = &w->side[1].app;
+	uint32_t n = prng_in(&w->rng, 20, 300), delay = prng_log(&w->rng, 2, 20000);
+	bool bad = prng_in(&w->rng, 0, 3) == 0;
+
+	client->ask = server->answer = prng_log(&w->rng, 1, w->side[0].mss * 3 / 2);
+	server->ask = client->answer = prng_log(&w->rng, 1, w->side[1].mss * 3 / 2);
+	client->ahead = prng_in(&w->rng, 0, 3) != 0 ? 1 : prng_in(&w->rng, 2, 6);
+	client->total = n * client->ask;
+	server->total = n * server->ask;
+	for (uint32_t i = 0; i < 2; i++) {
+		struct app *a = &w->side[i].app;
+
+		a->mode = READ_EAGER;
+		a->think_us = maybe(w, 300000, 1, 2000);
+		a->fast_ppm = prng_in(&w->rng, 0, 3) != 0 ? 950000 : 0;
+		a->more_ppm = 0;
+		w->link[i].c.delay_us = delay;
+		if (!bad)
+			w->link[i].c = (struct link_conf){ .rate_bps = w->link[i].c.rate_bps, .queue = w->link[i].c.queue, .delay_us = delay };
+	}
+	if (!bad)
+		w->n_dark = 0;
+}
+
 static void setup_host(struct world *w, struct side *s, uint32_t who, uint32_t frame_max)
 {
 	struct host_conf c = { .vlan = w->link[0].c.dup % 4 == 1, .mac = { 2, 0, 0, 0, 0, (uint8_t)(1 + who) },
@@ -131,15 +158,15 @@ static void setup_half(struct world *w, uint32_t i, uint32_t *flight_from, uint3
 	m->sndbuf = prng_log(&w->rng, 4608, 4u << 20);
 	pm->rcvbuf_max = prng_ppm(&w->rng, 500000) ? prng_log(&w->rng, 4608, 4u << 20) : 0;
 	m->sndbuf_max = prng_ppm(&w->rng, 500000) ? prng_log(&w->rng, 4608, 4u << 20) : 0;
-	unread = maybe(w, 400000, 1, pm->rcvbuf / 4);
-	wnd = prng_ppm(&w->rng, 50000) ? 0 : prng_in(&w->rng, pm->rcvbuf / 8, pm->rcvbuf / 2);
+	unread = maybe(w, s->app.ask != 0 ? 0 : 400000, 1, pm->rcvbuf / 4);
+	wnd = prng_ppm(&w->rng, s->app.ask != 0 ? 0 : 50000) ? 0 : prng_in(&w->rng, pm->rcvbuf / 8, pm->rcvbuf / 2);
 	if (wnd >> p->ws > 65535)
 		wnd = 65535u << p->ws;
 	m->snd_wnd = wnd >> p->ws << p->ws;
-	flight = maybe(w, 400000, 1, 60000);
+	flight = maybe(w, s->app.ask != 0 ? 0 : 400000, 1, 60000);
 	if (flight > m->snd_wnd)
 		flight = m->snd_wnd;
-	unsent = maybe(w, 400000, 1, 60000);
+	unsent = maybe(w, s->app.ask != 0 ? 0 : 400000, 1, 60000);
 	if (flight > room / 2)
 		flight = room / 2;
 	if (unsent > room / 2)
@@ -252,6 +279,8 @@ void world_setup(struct world *w)
 		s->img.opts = (uint8_t)((ts ? HV_TCPO_TS : 0) | (sack ? HV_TCPO_SACK : 0) | (ws ? HV_TCPO_WS : 0) |
 		    (w->ecn ? HV_TCPO_ECN : 0));
 	}
+	if (w->seed % 4 == 3)
+		setup_talk(w);
 	setup_half(w, 0, &from[0], &to[0]);
 	setup_half(w, 1, &from[1], &to[1]);
 	setup_rest(w, 0);

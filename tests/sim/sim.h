@@ -42,6 +42,8 @@ struct app {
 	enum app_read mode;
 	uint32_t rd_max, rd_us, pauses;
 	uint32_t fast_ppm, more_ppm, opt_ppm;
+	/* a conversation: messages of ask octets, written when so many of `answer` octets were read, or `ahead` more */
+	uint32_t ask, answer, ahead; /* ask 0: each side writes when it likes */
 	/* progress; stream offset = sequence number - base */
 	uint32_t base;        /* sequence number of stream offset 0 */
 	uint32_t written, read;
