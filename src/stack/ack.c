@@ -104,8 +104,6 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 		t->snd_una = ack;
 		t->bytes_acked += ai.acked;
 		t->nrtx = 0;
-		if (hv_seq_lt(t->snd_edge, t->snd_una) && hv_seq_gt(seg->ack, t->snd_edge))
-			t->snd_edge = t->snd_una; /* the window was shrunk below what it had allowed */
 		if ((t->tf & TF_SACK) == 0) {
 			t->dupacks = 0;
 			t->reno_sacked = t->reno_sacked > ai.acked ? t->reno_sacked - ai.acked : 0;

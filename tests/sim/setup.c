@@ -97,7 +97,8 @@ static void setup_talk(struct world *w)
 		a->more_ppm = 0;
 		w->link[i].c.delay_us = delay;
 		if (!bad)
-			w->link[i].c = (struct link_conf){ .rate_bps = w->link[i].c.rate_bps, .queue = w->link[i].c.queue, .delay_us = delay };
+			w->link[i].c = (struct link_conf){ .rate_bps = w->link[i].c.rate_bps, .queue = w->link[i].c.queue,
+				.delay_us = delay };
 	}
 	if (!bad)
 		w->n_dark = 0;

@@ -238,6 +238,37 @@ static void late_octets(void **state)
 	rig_drop_out(&r);
 }
 
+/* Octets that the kernel has acknowledged: nothing is acknowledged for them alone, and the window behind them is as wide as the kernel's was. */
+static void late_octets_keep_the_window(void **state)
+{
+	(void)state;
+	r.img.opts = HV_TCPO_SACK;
+	r.img.rcv_wnd = 5000;
+	rig_start(&r);
+	assert_int_equal(late(1, 10), HV_TCP_DROP); /* a hole before them: they can't be the kernel's */
+	assert_int_equal(late(0, 0), 0);
+	assert_int_equal(late(0xffffffffu, 1), 0);
+	assert_int_equal(late(0, 1000), HV_TCP_READABLE);
+	assert_int_equal(late(0, 1000), 0);
+	assert_int_equal(r.h.cnt.octets_in, 1000);
+	rig_flush(&r);
+	rig_wait(&r, 500000);
+	rig_none(&r);
+	in(&r, .seq = 5000, .len = 1000); /* the last that the kernel's window allowed */
+	struct rig_seg *s = rig_ack(&r, 1000);
+	assert_int_equal(s->nsack, 1);
+	assert_int_equal(s->sack[0][0], 5000);
+	assert_int_equal(s->sack[0][1], 6000);
+	for (uint32_t i = 1; i < 5; i++)
+		in(&r, .seq = 1000 * i, .len = 1000);
+	rig_flush(&r);
+	rig_drop_out(&r);
+	assert_int_equal(rig_read(&r, 10000), 6000);
+	rig_flush(&r);
+	rig_wait(&r, 500000);
+	rig_drop_out(&r);
+}
+
 static void export_with_everything(void **state)
 {
 	struct hv_tcp_image m;
@@ -330,7 +361,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(round_trip), T(refusals), T(kernel_sent_more_than_the_image_says),
 	    T(flight_of_the_kernel_is_retransmitted),
-		T(late_octets), T(export_with_everything), T(odd_window), T(unread_octets_survive_in_aux), T(new_link_layer_header) };
+		T(late_octets), T(late_octets_keep_the_window), T(export_with_everything), T(odd_window), T(unread_octets_survive_in_aux), T(new_link_layer_header) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
