@@ -77,7 +77,7 @@ static void any_state(struct hv_tcb *t)
 			pump();
 		}
 	}
-	t->tf &= ~(TF_ACK_NOW | TF_PINGPONG | TF_ECE | TF_TS_KNOWN | TF_IMPORT | TF_CWR | TF_PROBE);
+	t->tf &= ~(TF_HEAD | TF_ACK_NOW | TF_PINGPONG | TF_ECE | TF_TS_KNOWN | TF_IMPORT | TF_CWR | TF_PROBE);
 	t->tf |= (once_in(4) ? TF_ACK_NOW : 0u) | (once_in(2) ? TF_PINGPONG : 0u);
 	if ((t->tf & TF_ECN) != 0 && once_in(4))
 		t->tf |= TF_ECE;
@@ -120,6 +120,11 @@ static void any_state(struct hv_tcb *t)
 	}
 	if (once_in(50))
 		t->tf |= TF_DEAD;
+	if (once_in(30) && hv_flight(t) != 0) {
+		hv_enter_loss(t, r.now);
+		t->snd_edge = near(t->snd_una); /* shut, or nearly */
+	}
+	t->backoff = (uint8_t)pick(0, 1);
 	hv_refresh(t);
 	if (once_in(2))
 		t->pred = HV_PRED_NEVER;
@@ -144,7 +149,7 @@ static void any_segment(const struct hv_tcb *t, struct hv_seg *s)
 	s->data = octets;
 	s->seq = once_in(2) ? t->rcv_nxt : once_in(2) ? t->rcv_nxt + pick(0, 10) - 7 : near(t->rcv_edge);
 	switch (pick(0, 7)) {
-	case 0: s->ack = near(t->snd_una - (t->max_wnd > 65535 ? t->max_wnd : 65535)); break;
+	case 0: s->ack = near(t->snd_una - t->max_wnd); break;
 	case 1: s->ack = near(t->snd_nxt); break;
 	case 2: s->ack = near(t->import_end); break;
 	case 3: s->ack = near(t->snd_una); break;
@@ -163,7 +168,7 @@ static void any_segment(const struct hv_tcb *t, struct hv_seg *s)
 /* What is compared afterwards. */
 struct view {
 	uint32_t acts, ts_recent, quick, rcv_nxt, una, nxt, edge, wl1, max_wnd, ndsack, dsack_start, dsack_end, probes, nrtx, dupacks;
-	uint32_t reno_sacked, tf, segs_in, cwr_end, base, ka_sent;
+	uint32_t reno_sacked, tf, segs_in, cwr_end, base, ka_sent, head, backoff, prr;
 	uint64_t challenge_at, probe_ack_at, last_rx, ts_recent_at, ack_at, octets, acked;
 	uint64_t paws, bad_seq, bad_ack, challenges, d_rst, d_fin, d_other, dups; /* counters */
 };
@@ -195,6 +200,9 @@ static void look(const struct hv_tcb *t, struct view *v)
 	v->cwr_end = t->cwr_end;
 	v->base = t->bytes_base;
 	v->ka_sent = t->ka_sent;
+	v->head = (t->tf & TF_HEAD) != 0;
+	v->backoff = t->backoff;
+	v->prr = t->prr_delivered;
 	v->challenge_at = t->challenge_at;
 	v->probe_ack_at = t->probe_ack_at;
 	v->last_rx = t->last_rx_us;
@@ -291,7 +299,7 @@ static unsigned model(const struct hv_tcb *t, const struct hv_seg *s, struct vie
 	}
 	if ((t->tf & TF_IMPORT) != 0 && before(last, t->import_end) > 0)
 		last = t->import_end;
-	if (before(last, s->ack) > 0 || before(s->ack, t->snd_una - (t->max_wnd < 65535 ? 65535 : t->max_wnd)) > 0) {
+	if (before(last, s->ack) > 0 || before(s->ack, t->snd_una - t->max_wnd) > 0) {
 		v->bad_ack++;
 		challenge(v);
 		return dropped(v);
@@ -355,12 +363,18 @@ static unsigned model(const struct hv_tcb *t, const struct hv_seg *s, struct vie
 			}
 			if (t->lost_out != 0)
 				any |= ANY_DUPS;
+		} else if (t->ca == HV_CA_LOSS && v->nxt != v->una && before(t->snd_una, t->snd_edge) <= 0 && before(v->una, v->edge) > 0) {
+			v->head = 1; /* the window opens: what was sent into the shut one goes again */
+			v->backoff = 0;
 		} else if (s->len == 0 && !changed && v->nxt != v->una) {
 			v->dups++;
 			if (!sack) {
 				v->dupacks += v->dupacks < 255;
-				if (v->reno_sacked + t->lost_out + t->mss < v->nxt - v->una)
+				if (v->reno_sacked + t->lost_out + t->mss < v->nxt - v->una &&
+				    v->dupacks * t->mss <= (t->ca == HV_CA_RECOVERY ? t->recover_fs : v->nxt - v->una)) {
 					v->reno_sacked += t->mss;
+					v->prr += t->mss;
+				}
 			}
 		}
 		if ((t->tf & TF_IMPORT) != 0 && before(t->import_end, v->nxt) >= 0)
@@ -407,7 +421,9 @@ static void one(uint32_t life, uint32_t round)
 	struct view want, got;
 	struct hv_seg s;
 	unsigned any, acts, none = 0;
-	uint8_t ca = t->ca, buf[64];
+	bool sack = (t->tf & TF_SACK) != 0, sample;
+	uint32_t una;
+	uint8_t ca, buf[64];
 	bool taken;
 
 	any_state(t);
@@ -416,6 +432,11 @@ static void one(uint32_t life, uint32_t round)
 	any = model(t, &s, &want);
 	taken = (want.acts & (HV_TCP_DROP | HV_TCP_DEMOTE)) == 0;
 	ca = t->ca;
+	una = t->snd_una;
+	/* Karn: octets that were sent once */
+	sample = taken && before(una, s.ack) > 0 && before(s.ack, t->snd_nxt) >= 0 && (t->rec_n == 0 || hv_rec(t, 0)->flags == 0);
+	if (sample)
+		want.backoff = 0;
 	acts = hv_tcp_input(t, &r.h.env, &s, r.now);
 	look(t, &got);
 	got.acts = taken ? acts & HV_TCP_DEMOTE : acts;
@@ -462,6 +483,12 @@ static void one(uint32_t life, uint32_t round)
 	SAME(ts_recent_at);
 	SAME(quick);
 	SAME(ka_sent);
+	if (want.head > got.head)
+		fail_msg("life %u, round %u: the head isn't to go again", life, round);
+	if (want.head != 0 || sample)
+		SAME(backoff);
+	if (!sack && ca == HV_CA_RECOVERY && t->ca == ca && s.ack == una)
+		SAME(prr);
 	SAME(una);
 	SAME(nxt);
 	SAME(acked);
@@ -508,6 +535,43 @@ static void segments(void **state)
 	assert_true(rounds > 20000);
 }
 
+/* The newest of the octets that an ACK covers tell how short the round trip is, the oldest how long. */
+static void round_trips(void **state)
+{
+	(void)state;
+	rig_init(&r);
+	rig_start(&r);
+	rig_write(&r, 1000);
+	r.now += 5000;
+	rig_write(&r, 1000);
+	r.now += 4000;
+	in(&r, .ack = 2000);
+	assert_int_equal(r.h.tcb->min_rtt, 4000);
+	assert_int_equal(r.h.tcb->srtt8, 8 * 10000 - 1000); /* 10 ms from the image, and an eighth of the way to 9 ms */
+	rig_drop_out(&r);
+	rig_end(&r);
+}
+
+/* Many holes need a chunk of the pool to remember; it goes back as soon as they are few. */
+static void records_go_back(void **state)
+{
+	(void)state;
+	rig_init(&r);
+	r.img.opts = HV_TCPO_SACK;
+	r.img.snd_cwnd = 40;
+	rig_start(&r);
+	rig_write(&r, 30000);
+	for (uint32_t i = 1; i < 29; i += 2)
+		in(&r, .ack = 0, .nsack = 1, .sack = { { 1000 * i, 1000 * i + 1000 } });
+	assert_non_null(r.h.tcb->rec_chunk);
+	in(&r, .ack = 27000, .nsack = 1, .sack = { { 27000, 28000 } });
+	assert_in_range(r.h.tcb->rec_n, 1, 4);
+	assert_null(r.h.tcb->rec_chunk);
+	in(&r, .ack = 30000);
+	rig_drop_out(&r);
+	rig_end(&r);
+}
+
 /* WRITABLE when there is room for half of what is queued, and, with TCP_NOTSENT_LOWAT, when less than half of that will wait after what
  * leaves now. */
 static void writable(void **state)
@@ -552,7 +616,8 @@ static void writable(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(segments), cmocka_unit_test(writable) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(segments), cmocka_unit_test(round_trips), cmocka_unit_test(records_go_back),
+		cmocka_unit_test(writable) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
