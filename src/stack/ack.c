@@ -105,6 +105,10 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 		t->bytes_acked += ai.acked;
 		t->nrtx = 0;
 		if ((t->tf & TF_SACK) == 0) {
+			/* RFC 9937 section 6.2: less what each duplicate ACK has stood for; this one stands for a segment at least */
+			uint32_t told = hv_min32(t->reno_sacked, ai.acked - hv_min32(ai.acked, t->mss));
+
+			ai.delivered -= hv_min32(told, ai.delivered);
 			t->dupacks = 0;
 			t->reno_sacked = t->reno_sacked > ai.acked ? t->reno_sacked - ai.acked : 0;
 			t->reno_sacked = hv_min32(t->reno_sacked, hv_flight(t) - t->lost_out);
@@ -144,9 +148,11 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 	if ((seg->flags & HV_ECE) != 0 && (t->tf & TF_ECN) != 0)
 		hv_enter_cwr(t, now);
 	reo = hv_recovery_ack(t, env, seg, &ai, now);
-	if (ai.acked != 0 && t->ca != HV_CA_RECOVERY) {
+	/* What was SACKed before doesn't count again: the ACK that ends a recovery covers a window whose reduction it would undo in part. As
+	 * in Linux octets that are SACKed count at once on a path that is known to reorder, else not at all. */
+	if (t->ca != HV_CA_RECOVERY && (ai.acked != 0 || (ai.sacked_new && (t->tf & TF_RACK_REO) != 0))) {
 		if (hv_cwnd_limited(t, ai.prior_flight))
-			hv_cc_ack(t, ai.acked, ai.rtt_last, now);
+			hv_cc_ack(t, ai.delivered, ai.rtt_last, now);
 	}
 	if (reo != 0)
 		hv_set_rtx(t, HV_RTX_REO, now + reo);

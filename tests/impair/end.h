@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "relay.h"
 #include "stack/tcp.h"
@@ -53,6 +54,7 @@ struct end {
 	uint8_t family;     /* 4 or 6 */
 	const char *cc;
 	uint32_t rmem_max, wmem_max;
+	FILE *trace;        /* cwnd over time, see --trace-a; NULL: none */
 	int fd;             /* kernel: the TAP; stack: this end of the socket pair */
 	pthread_t thread;
 	/* figures */

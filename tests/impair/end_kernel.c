@@ -145,6 +145,31 @@ static void transfer(struct end *e, int s)
 	free(keep);
 }
 
+/* TCP_INFO twice per millisecond, written when it differs: the smallest round trip of the tool's networks is some milliseconds. */
+struct tracer { struct end *e; int s; atomic_bool stop; };
+
+static void *trace(void *arg)
+{
+	struct tracer *t = arg;
+	struct tcp_info ti, old = { 0 };
+	socklen_t tl;
+
+	end_realtime(6);
+	while (!atomic_load(&t->stop)) {
+		tl = sizeof ti;
+		if (getsockopt(t->s, IPPROTO_TCP, TCP_INFO, &ti, &tl) == 0 && (ti.tcpi_snd_cwnd != old.tcpi_snd_cwnd ||
+		    ti.tcpi_snd_ssthresh != old.tcpi_snd_ssthresh || ti.tcpi_ca_state != old.tcpi_ca_state)) {
+			fprintf(t->e->trace, "%.3f cwnd %u ssthresh %u ca %u rexmit %u flight %u srtt %u%s\n",
+			    (double)(relay_now_ns() - t->e->app.first_ns) / 1e6, ti.tcpi_snd_cwnd, ti.tcpi_snd_ssthresh, ti.tcpi_ca_state,
+			    ti.tcpi_total_retrans, ti.tcpi_unacked, ti.tcpi_rtt, old.tcpi_snd_ssthresh == 0 ? "" :
+			    ti.tcpi_snd_ssthresh < old.tcpi_snd_ssthresh ? " reduced" : ti.tcpi_snd_ssthresh > old.tcpi_snd_ssthresh ? " raised" : "");
+			old = ti;
+		}
+		usleep(500);
+	}
+	return NULL;
+}
+
 void *end_kernel(void *arg)
 {
 	struct end *e = arg;
@@ -152,6 +177,8 @@ void *end_kernel(void *arg)
 	struct tcp_info ti;
 	socklen_t sl, tl = sizeof ti;
 	int l = -1, s, one = 1;
+	struct tracer tr;
+	pthread_t tracing;
 
 	make_namespace(e);
 	s = socket(e->family == 6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -181,8 +208,15 @@ void *end_kernel(void *arg)
 	pthread_barrier_wait(&e->meet->connected);
 	pthread_barrier_wait(&e->meet->armed);
 	e->app.first_ns = e->app.last_read_ns = relay_now_ns();
+	tr = (struct tracer){ .e = e, .s = s };
+	if (e->trace != NULL && pthread_create(&tracing, NULL, trace, &tr) != 0)
+		end_die(e, "thread");
 	transfer(e, s);
 	pthread_barrier_wait(&e->meet->done);
+	if (e->trace != NULL) {
+		atomic_store(&tr.stop, true);
+		pthread_join(tracing, NULL);
+	}
 	if (getsockopt(s, IPPROTO_TCP, TCP_INFO, &ti, &tl) != 0)
 		end_die(e, "TCP_INFO");
 	e->rexmit = ti.tcpi_total_retrans;

@@ -18,6 +18,7 @@
 
 #include "../sim/host.h"
 #include "../sim/seg.h"
+#include "stack/tcb.h"
 
 #define WSCALE 7u
 #define WND 65535u
@@ -27,6 +28,8 @@ struct ours {
 	struct host h;
 	struct hv_tcp_image img;
 	uint32_t irs, rtt_us;
+	uint32_t cwnd, ssthresh; /* as traced last */
+	uint8_t ca;
 };
 
 static uint64_t now_us(void)
@@ -177,6 +180,21 @@ static void handshake(struct ours *o)
 }
 
 /* ---- transfer ---- */
+static void trace(struct ours *o)
+{
+	const struct hv_tcb *t = o->h.tcb;
+	bool reduced = t->ssthresh != o->ssthresh && t->ssthresh < o->ssthresh, undone = t->ssthresh > o->ssthresh;
+
+	if (o->e->trace == NULL || (t->cwnd == o->cwnd && t->ssthresh == o->ssthresh && t->ca == o->ca))
+		return;
+	o->cwnd = t->cwnd;
+	o->ssthresh = t->ssthresh;
+	o->ca = t->ca;
+	fprintf(o->e->trace, "%.3f cwnd %u ssthresh %u ca %u rexmit %u flight %u srtt %u%s\n", (double)(relay_now_ns() - o->e->app.first_ns) / 1e6,
+	    t->cwnd / t->mss, hv_min32(t->ssthresh / t->mss, INT32_MAX), t->ca, t->total_rexmit, hv_flight(t) / t->mss, t->srtt8 >> 3,
+	    reduced ? " reduced" : undone ? " raised" : "");
+}
+
 static void must_hold(struct ours *o)
 {
 	if (o->h.fail != NULL)
@@ -252,8 +270,10 @@ static void transfer(struct ours *o)
 		struct timespec ts;
 		ssize_t n;
 
-		for (int k = 0; k < 64 && (n = recv(o->e->fd, frame, sizeof frame, MSG_DONTWAIT)) > 0; k++)
+		for (int k = 0; k < 64 && (n = recv(o->e->fd, frame, sizeof frame, MSG_DONTWAIT)) > 0; k++) {
 			input(o, frame, (uint32_t)n);
+			trace(o);
+		}
 		now = now_us();
 		if (hv_tcp_deadline(o->h.tcb) <= now) {
 			if ((hv_tcp_timeout(o->h.tcb, &o->h.env, now) & HV_TCP_TIMEDOUT) != 0)
@@ -261,6 +281,7 @@ static void transfer(struct ours *o)
 		}
 		application(o);
 		output(o);
+		trace(o);
 		if (!told && app_finished(a) && app_all_sent(a)) {
 			told = true;
 			atomic_fetch_add(&o->e->meet->finished, 1);

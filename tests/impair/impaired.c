@@ -2,7 +2,7 @@
  * impaired.c - one connection through a bad network: kernel to kernel, or src/stack at either end; says what came of it as one line of JSON.
  *
  *   impaired [--a=kernel|stack] [--b=kernel|stack] [--sender=a|b] [--connect=a|b] [--family=4|6] [--bytes=N | --rounds=N --request=N --response=N]
- *            [--cc=cubic|reno] [--pcap-a=FILE] [--pcap-b=FILE] [--limit=SECONDS] [what relay.h takes]
+ *            [--cc=cubic|reno] [--pcap-a=FILE] [--pcap-b=FILE] [--trace-a=FILE] [--trace-b=FILE] [--limit=SECONDS] [what relay.h takes]
  *
  * Time runs from the client's first write() to its last read() (bulk: the receiver's). Needs root for network namespaces and TAP devices.
  */
@@ -133,7 +133,8 @@ static void usage(void)
 	    "  --sender=a|b --connect=a|b --family=4|6\n"
 	    "  --bytes=N         one transfer, or\n"
 	    "  --rounds=N --request=N --response=N\n"
-	    "  --cc=cubic|reno --rmem=MAX --wmem=MAX --pcap-a=FILE --pcap-b=FILE --limit=SECONDS\n%s", relay_usage);
+	    "  --cc=cubic|reno --rmem=MAX --wmem=MAX --pcap-a=FILE --pcap-b=FILE --limit=SECONDS\n"
+	    "  --trace-a=FILE --trace-b=FILE       cwnd, ssthresh and state over time\n%s", relay_usage);
 	exit(2);
 }
 
@@ -193,7 +194,13 @@ int main(int argc, char **argv)
 			end[0].wmem_max = end[1].wmem_max = (uint32_t)atoi(v);
 		else if (IS("--pcap-a") || IS("--pcap-b"))
 			pcap[argv[i][7] - 'a'] = pcap_open(v);
-		else if (IS("--limit"))
+		else if (IS("--trace-a") || IS("--trace-b")) {
+			FILE *f = fopen(v, "w");
+
+			if (f == NULL)
+				end_die(&end[argv[i][8] - 'a'], v);
+			end[argv[i][8] - 'a'].trace = f;
+		} else if (IS("--limit"))
 			limit = (unsigned)atoi(v);
 		else
 			usage();
@@ -262,6 +269,8 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < 2; i++) {
 		if (pcap[i] != NULL)
 			pcap_close(pcap[i]);
+		if (end[i].trace != NULL)
+			fclose(end[i].trace);
 	}
 	return from->mismatches + to->mismatches != 0;
 }

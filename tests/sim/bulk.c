@@ -41,7 +41,8 @@ static void bulk_waits(struct world *w)
 	w->stall.rto = hv_rto(t);
 	w->stall.srtt = t->srtt8 >> 3;
 	w->stall.backoff = t->backoff;
-	w->stall.tries = 0;
+	w->stall.lost = 0;
+	w->stall.rto_n = w->side[0].h.cnt.rto;
 }
 
 static void setup(struct world *w, const struct bulk *b, uint64_t seed, struct link_state *shared)
@@ -104,16 +105,16 @@ static void setup(struct world *w, const struct bulk *b, uint64_t seed, struct l
 /* ---- stalls ---- */
 void bulk_lost(struct world *w)
 {
-	if (w->side[0].h.tcb->nrtx != 0)
-		w->stall.tries++;
+	w->stall.lost++;
 }
 
-/* The receiver got its next octet. It may wait for a tail loss probe, one RTO and a round trip. The RTO doubles each time that what is
- * sent after an RTO is lost, or the answer to it; what it had doubled to before stays until an answer gets through. */
+/* The receiver got its next octet. It may wait for a tail loss probe, one RTO and a round trip. The RTO doubles each time that it
+ * passes, which it may do once for each frame that was lost meanwhile and for the answer to the octet before (then this one has to wait until
+ * that has been resent); what it had doubled to before stays until something that was sent once is acknowledged (Karn). */
 void bulk_moved(struct world *w)
 {
 	struct stall *s = &w->stall;
-	uint32_t n = 1 + (s->tries != 0 ? s->tries + s->backoff : 0);
+	uint32_t rtos = (uint32_t)(w->side[0].h.cnt.rto - s->rto_n), n = s->backoff + hv_max32(hv_min32(rtos, s->lost + 1), 1);
 	uint64_t wait = w->now - s->since, may;
 
 	may = ((uint64_t)s->rto << (n < 20 ? n : 20)) - s->rto;

@@ -100,7 +100,8 @@ struct stall {
 	bool on;
 	uint64_t since, longest; /* longest: in us, of all */
 	uint32_t rto, srtt;      /* the sender's when the wait began; rto: not backed off */
-	uint32_t backoff, tries; /* how often it had been doubled then; retransmissions after an RTO that came to nothing since */
+	uint32_t backoff, lost;  /* how often it had been doubled then; frames lost since */
+	uint64_t rto_n;          /* RTOs until then */
 };
 
 /* One bulk transfer from side 0 to side 1, or more than one over the same links. */

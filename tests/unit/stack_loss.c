@@ -2,6 +2,7 @@
  * stack_loss.c - loss recovery against scripts taken from transfers over bad networks: what is resent, when, and what it does to the window.
  */
 #include "stack_rig.h"
+#include "stack/tcb.h"
 
 static struct rig r;
 
@@ -120,6 +121,81 @@ static void old_duplicates_undo_nothing(void **state)
 	in(&r, .ack = 34000);
 }
 
+/* 20 segments, the first is lost. After the recovery cwnd is ssthresh: what was SACKed meanwhile doesn't make it grow when it
+ * is acknowledged. */
+static void a_recovery_gives_nothing_back(void **state)
+{
+	(void)state;
+	r.img.snd_cwnd = 20;
+	rig_start(&r);
+	rig_write(&r, 60000);
+	assert_int_equal(r.n_out, 20);
+	rig_drop_out(&r);
+	r.now += 10000;
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 4000 } });
+	assert_true(came_out(0));
+	for (uint32_t e = 5; e <= 20; e++) {
+		r.now += 50;
+		in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 1000 * e } });
+		came_out(0);
+	}
+	r.now += 9000;
+	in(&r, .ack = 20000);
+	assert_int_equal(stat_now().ca_state, 0);
+	assert_int_equal(r.h.tcb->ssthresh, 14000);
+	assert_in_range(r.h.tcb->cwnd, 14000, 14040); /* one segment's worth of growth, 9/17 of a fourteenth */
+	rig_drop_out(&r);
+}
+
+/* The same without SACK: duplicate ACKs have stood for what the last ACK covers (RFC 9937 section 6.2). */
+static void duplicate_acks_are_not_counted_twice(void **state)
+{
+	uint32_t end, recover;
+
+	(void)state;
+	r.img.opts = 0;
+	r.img.snd_cwnd = 20;
+	rig_start(&r);
+	rig_write(&r, 60000);
+	assert_int_equal(r.n_out, 20);
+	rig_drop_out(&r);
+	r.now += 10000;
+	for (int i = 0; i < 19; i++)
+		in(&r, .ack = 0);
+	assert_int_equal(stat_now().ca_state, 3);
+	assert_true(came_out(0));
+	end = r.h.tcb->snd_nxt - r.iss;
+	recover = r.h.tcb->recover - r.iss;
+	/* all that was in flight then and the retransmission have arrived, whatever was sent since then has not */
+	r.now += 10000;
+	in(&r, .ack = recover);
+	assert_int_equal(stat_now().ca_state, 0);
+	assert_in_range(r.h.tcb->cwnd, 14000, 14120); /* growth for the three that no duplicate ACK has told of */
+	came_out(0);
+	assert_in_range(r.h.tcb->snd_nxt - r.iss, end, recover + 15000);
+}
+
+/* On a path that was seen to reorder octets count when they are SACKed, else when SND.UNA passes them, if they weren't SACKed:
+ * never twice. */
+static void sacked_octets_count_once(void **state)
+{
+	(void)state;
+	rig_start(&r);
+	rig_write(&r, 60000);
+	assert_int_equal(r.n_out, 10);
+	r.now += 10000;
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 2000 } });
+	assert_int_equal(r.h.tcb->cwnd, 10000);
+	in(&r, .ack = 2000); /* the first was late */
+	assert_int_equal(r.h.tcb->cwnd, 11000);
+	in(&r, .ack = 2000, .nsack = 1, .sack = { { 3000, 5000 } });
+	assert_int_equal(r.h.tcb->cwnd, 13000);
+	in(&r, .ack = 5000);
+	assert_int_equal(r.h.tcb->cwnd, 14000);
+	assert_int_equal(r.h.cnt.rexmit_segs, 0);
+	rig_drop_out(&r);
+}
+
 /* One round: every segment in flight is acknowledged by itself, rtt_us after it was sent; returns how many. */
 static uint32_t round_trip(uint32_t rtt_us)
 {
@@ -205,6 +281,7 @@ static void slow_start_ignores_little(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
+		T(a_recovery_gives_nothing_back), T(duplicate_acks_are_not_counted_twice), T(sacked_octets_count_once),
 		T(slow_start_ends_before_the_queue_does), T(slow_start_survives_jitter),
 		T(slow_start_ignores_little) };
 
