@@ -46,6 +46,9 @@ void app_read(struct app *a, uint32_t n);
 bool app_finished(const struct app *a);
 bool app_all_sent(const struct app *a);
 
+/* What src/stack was at when it slept last. */
+struct end_at { uint32_t snd_una, snd_nxt, snd_end, snd_edge, rcv_nxt, rcv_edge, cwnd, ca, rtx_kind, backoff, lost, sacked, ooo, charge, rcvbuf; };
+
 struct end {
 	struct meet *meet;
 	struct app app;
@@ -61,6 +64,10 @@ struct end {
 	uint64_t rexmit, rto, tlp, spurious;
 	uint32_t cwnd, ssthresh, srtt_us;
 	const char *fail;
+	/* read without a lock when time runs out */
+	const char *where;
+	int sock;           /* kernel: the connection */
+	struct end_at at;
 };
 
 void *end_kernel(void *end);

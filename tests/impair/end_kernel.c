@@ -193,6 +193,7 @@ void *end_kernel(void *arg)
 			end_die(e, "listen");
 	}
 	pthread_barrier_wait(&e->meet->ready);
+	e->where = "handshake";
 	if (e->connects) {
 		sl = address(e, !e->side, &ss);
 		if (connect(s, (struct sockaddr *)&ss, sl) != 0)
@@ -211,7 +212,10 @@ void *end_kernel(void *arg)
 	tr = (struct tracer){ .e = e, .s = s };
 	if (e->trace != NULL && pthread_create(&tracing, NULL, trace, &tr) != 0)
 		end_die(e, "thread");
+	e->sock = s;
+	e->where = "transfer";
 	transfer(e, s);
+	e->where = "done";
 	pthread_barrier_wait(&e->meet->done);
 	if (e->trace != NULL) {
 		atomic_store(&tr.stop, true);

@@ -104,19 +104,25 @@ static uint32_t read_syn(struct ours *o, const uint8_t *t, uint32_t wnd)
 	return tsval;
 }
 
-/* Waits for a TCP segment with all of these flags; its header. */
-static const uint8_t *await(struct ours *o, uint8_t *frame, uint32_t cap, uint8_t flags, struct hv_tuple *from)
+/* What is sent again until the answer comes. */
+struct again { uint8_t flags; uint32_t seq, ack, tsecr; };
+
+/* Waits for a TCP segment with all of these flags (ACK alone: not a SYN that comes again); its header. */
+static const uint8_t *await(struct ours *o, uint8_t *frame, uint32_t cap, uint8_t flags, struct hv_tuple *from, const struct again *a)
 {
 	for (;;) {
 		struct pollfd p = { .fd = o->e->fd, .events = POLLIN };
 		struct hv_frame f;
 		ssize_t n;
 
-		poll(&p, 1, -1);
+		if (poll(&p, 1, a != NULL ? 1000 : -1) == 0) {
+			send_seg(o, a->flags, a->seq, a->ack, a->tsecr);
+			continue;
+		}
 		n = recv(o->e->fd, frame, cap, 0);
 		if (n <= 0 || !hv_frame_parse(frame, (uint32_t)n, &f) || f.tuple.proto != 6)
 			continue;
-		if ((f.l4[13] & flags) == flags) {
+		if ((f.l4[13] & flags) == flags && (f.l4[13] & SEG_SYN) == (flags & SEG_SYN)) {
 			*from = f.tuple;
 			return f.l4;
 		}
@@ -144,20 +150,20 @@ static void handshake(struct ours *o)
 		m->tuple.rport = htons(END_PORT);
 		at = now_us();
 		send_seg(o, SEG_SYN, iss, 0, 0);
-		t = await(o, frame, sizeof frame, SEG_SYN | SEG_ACK, &from);
+		t = await(o, frame, sizeof frame, SEG_SYN | SEG_ACK, &from, &(struct again){ SEG_SYN, iss, 0, 0 });
 		o->rtt_us = (uint32_t)(now_us() - at);
 		o->irs = le(t + 4);
 		tsval = read_syn(o, t, (uint32_t)t[14] << 8 | t[15]);
 		send_seg(o, SEG_ACK, iss + 1, o->irs + 1, tsval);
 	} else {
-		t = await(o, frame, sizeof frame, SEG_SYN, &from);
+		t = await(o, frame, sizeof frame, SEG_SYN, &from, NULL);
 		m->tuple.lport = htons(END_PORT);
 		m->tuple.rport = from.rport;
 		o->irs = le(t + 4);
 		tsval = read_syn(o, t, 0);
 		at = now_us();
 		send_seg(o, SEG_SYN | SEG_ACK, iss, o->irs + 1, tsval);
-		t = await(o, frame, sizeof frame, SEG_ACK, &from);
+		t = await(o, frame, sizeof frame, SEG_ACK, &from, &(struct again){ SEG_SYN | SEG_ACK, iss, o->irs + 1, tsval });
 		o->rtt_us = (uint32_t)(now_us() - at);
 		m->snd_wnd = m->max_window = ((uint32_t)t[14] << 8 | t[15]) << m->snd_wscale;
 	}
@@ -258,6 +264,15 @@ static void output(struct ours *o)
 	host_complete(&o->h, HOST_SQ);
 }
 
+/* For the report when time runs out. */
+static void say_state(struct ours *o)
+{
+	const struct hv_tcb *t = o->h.tcb;
+
+	o->e->at = (struct end_at){ t->snd_una, t->snd_nxt, t->snd_end, t->snd_edge, t->rcv_nxt, t->rcv_edge, t->cwnd, t->ca, t->rtx_kind,
+		t->backoff, t->lost_out, t->sacked_out, t->ooo_n, t->rx_charge, t->rcvbuf };
+}
+
 static void transfer(struct ours *o)
 {
 	struct app *a = &o->e->app;
@@ -286,6 +301,7 @@ static void transfer(struct ours *o)
 			told = true;
 			atomic_fetch_add(&o->e->meet->finished, 1);
 		}
+		say_state(o);
 		if (atomic_load(&o->e->meet->finished) == 2)
 			return;
 		now = now_us();
@@ -310,14 +326,18 @@ void *end_stack(void *arg)
 	end_mac(!e->side, c.peer_mac);
 	host_init(&o->h, &c);
 	pthread_barrier_wait(&e->meet->ready);
+	e->where = "handshake";
 	handshake(o);
 	end_realtime(5);
+	e->where = "established";
 	if (host_import(&o->h, &o->img, now_us()) != 0)
 		end_die(e, "import");
 	pthread_barrier_wait(&e->meet->connected);
 	pthread_barrier_wait(&e->meet->armed);
 	e->app.first_ns = e->app.last_read_ns = relay_now_ns();
+	e->where = "transfer";
 	transfer(o);
+	e->where = "done";
 	pthread_barrier_wait(&e->meet->done);
 	hv_tcp_stat(o->h.tcb, &st);
 	e->rexmit = st.total_retrans;

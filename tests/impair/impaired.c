@@ -9,6 +9,8 @@
 #include "end.h"
 
 #include <arpa/inet.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,6 +128,34 @@ static void say_end(const struct end *e)
 	    (unsigned long long)e->spurious, e->cwnd, e->ssthresh, e->srtt_us);
 }
 
+static struct end end[2];
+
+/* Time is over: where was either end? */
+static void *watchdog(void *limit)
+{
+	sleep(*(unsigned *)limit);
+	for (unsigned i = 0; i < 2; i++) {
+		const struct end *e = &end[i];
+		const struct end_at *a = &e->at;
+		struct tcp_info ti;
+		socklen_t tl = sizeof ti;
+
+		fprintf(stderr, "impaired: time is over: end %c (%s): %s, application sent %llu and received %llu", 'a' + (int)i,
+		    e->kernel ? "kernel" : "stack", e->where != NULL ? e->where : "setup", (unsigned long long)e->app.sent,
+		    (unsigned long long)e->app.received);
+		if (e->kernel && e->sock > 0 && getsockopt(e->sock, IPPROTO_TCP, TCP_INFO, &ti, &tl) == 0)
+			fprintf(stderr, "; state %u ca %u backoff %u probes %u unacked %u sacked %u lost %u cwnd %u notsent %u snd_wnd %u rto %u",
+			    ti.tcpi_state, ti.tcpi_ca_state, ti.tcpi_backoff, ti.tcpi_probes, ti.tcpi_unacked, ti.tcpi_sacked, ti.tcpi_lost,
+			    ti.tcpi_snd_cwnd, ti.tcpi_notsent_bytes, ti.tcpi_snd_wnd, ti.tcpi_rto);
+		else if (!e->kernel)
+			fprintf(stderr, "; una %u nxt %u end %u edge %u, rcv_nxt %u rcv_edge %u, cwnd %u ca %u timer %u backoff %u lost %u sacked %u, "
+			    "out of order %u, %u of %u octets of receive buffer", a->snd_una, a->snd_nxt, a->snd_end, a->snd_edge, a->rcv_nxt,
+			    a->rcv_edge, a->cwnd, a->ca, a->rtx_kind, a->backoff, a->lost, a->sacked, a->ooo, a->charge, a->rcvbuf);
+		fputc('\n', stderr);
+	}
+	_exit(3);
+}
+
 static void usage(void)
 {
 	fprintf(stderr, "usage: impaired [OPTION...]\n"
@@ -140,7 +170,6 @@ static void usage(void)
 
 int main(int argc, char **argv)
 {
-	static struct end end[2];
 	static struct meet meet;
 	struct relay_conf rc = { .delay_us = 5000, .queue = 250000, .hold_us = 3000 };
 	struct relay_count n[2];
@@ -149,7 +178,7 @@ int main(int argc, char **argv)
 	uint64_t request = 1000000, response = 0, rounds = 1, ns;
 	struct app *from, *to, *last;
 	struct relay *r;
-	pthread_t rt;
+	pthread_t rt, wt;
 
 	for (unsigned i = 0; i < 2; i++) {
 		end[i].kernel = true;
@@ -206,7 +235,9 @@ int main(int argc, char **argv)
 			usage();
 #undef IS
 	}
-	alarm(limit);
+	if (pthread_create(&wt, NULL, watchdog, &limit) != 0)
+		abort();
+	alarm(limit + 5);
 	pthread_barrier_init(&meet.ready, NULL, 3);
 	pthread_barrier_init(&meet.connected, NULL, 3);
 	pthread_barrier_init(&meet.armed, NULL, 3);
