@@ -41,8 +41,7 @@ static void bulk_waits(struct world *w)
 	w->stall.rto = hv_rto(t);
 	w->stall.srtt = t->srtt8 >> 3;
 	w->stall.backoff = t->backoff;
-	w->stall.lost = 0;
-	w->stall.rto_n = w->side[0].h.cnt.rto;
+	w->stall.tries = 0;
 }
 
 static void setup(struct world *w, const struct bulk *b, uint64_t seed, struct link_state *shared)
@@ -99,22 +98,23 @@ static void setup(struct world *w, const struct bulk *b, uint64_t seed, struct l
 			abort();
 	}
 	setup_start(w);
+	w->stall.moved = w->now;
 	bulk_waits(w);
 }
 
 /* ---- stalls ---- */
 void bulk_lost(struct world *w)
 {
-	w->stall.lost++;
+	if (w->side[0].h.tcb->nrtx != 0)
+		w->stall.tries++;
 }
 
-/* The receiver got its next octet. It may wait for a tail loss probe, one RTO and a round trip. The RTO doubles each time that it
- * passes, which it may do once for each frame that was lost meanwhile and for the answer to the octet before (then this one has to wait until
- * that has been resent); what it had doubled to before stays until something that was sent once is acknowledged (Karn). */
-void bulk_moved(struct world *w)
+/* Since the last event of progress there may have been a tail loss probe, one RTO and a round trip. The RTO doubles each time that what is
+ * sent after an RTO is lost, or the answer to it; what it had doubled to before stays until an answer gets through. */
+static void in_time(struct world *w)
 {
-	struct stall *s = &w->stall;
-	uint32_t rtos = (uint32_t)(w->side[0].h.cnt.rto - s->rto_n), n = s->backoff + hv_max32(hv_min32(rtos, s->lost + 1), 1);
+	const struct stall *s = &w->stall;
+	uint32_t n = 1 + (s->tries != 0 ? s->tries + s->backoff : 0);
 	uint64_t wait = w->now - s->since, may;
 
 	may = ((uint64_t)s->rto << (n < 20 ? n : 20)) - s->rto;
@@ -123,8 +123,28 @@ void bulk_moved(struct world *w)
 	if (wait > may)
 		world_fail(w, "a stall of %lu us, more than the %lu us of %u tries; the RTO was %u us", (unsigned long)wait, (unsigned long)may, n,
 		    s->rto);
-	if (wait > s->longest)
-		s->longest = wait;
+}
+
+/* The receiver got its next octet. */
+void bulk_moved(struct world *w)
+{
+	struct stall *s = &w->stall;
+
+	in_time(w);
+	if (w->now - s->moved > s->longest)
+		s->longest = w->now - s->moved;
+	s->moved = w->now;
+	bulk_waits(w);
+}
+
+/* A timeout was about an ACK that was lost: the receiver needn't have got anything, but the sender has been answered, and what it waits for now is
+ * new. It has measured a round trip by the timestamp, which spans the timeouts if the stamp is that of the first try (RFC 7323 4.3), and
+ * the RTO isn't backed off any more (RFC 6298 5.7). */
+void bulk_answered(struct world *w)
+{
+	in_time(w);
+	if (w->side[0].h.tcb->backoff != 0)
+		world_fail(w, "the RTO is backed off after an answer");
 	bulk_waits(w);
 }
 

@@ -98,10 +98,10 @@ struct event {
 /* Bulk transfers: how long the receiver waits for the next octet, against how long it may. */
 struct stall {
 	bool on;
-	uint64_t since, longest; /* longest: in us, of all */
-	uint32_t rto, srtt;      /* the sender's when the wait began; rto: not backed off */
-	uint32_t backoff, lost;  /* how often it had been doubled then; frames lost since */
-	uint64_t rto_n;          /* RTOs until then */
+	uint64_t moved, longest; /* when the receiver got its last octet; in us, of all */
+	uint64_t since;          /* moved, or the answer to a retransmission after an RTO, if that came later */
+	uint32_t rto, srtt;      /* the sender's at that time; rto: not backed off */
+	uint32_t backoff, tries; /* how often it had been doubled then; retransmissions after an RTO that came to nothing since */
 };
 
 /* One bulk transfer from side 0 to side 1, or more than one over the same links. */
@@ -140,6 +140,7 @@ bool bulk_matrix(FILE *out);
 bool bulk_fairness(FILE *out);
 void bulk_lost(struct world *w);
 void bulk_moved(struct world *w);
+void bulk_answered(struct world *w);
 
 /* setup.c */
 void world_setup(struct world *w);

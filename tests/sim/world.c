@@ -196,8 +196,9 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	struct hv_frame f;
 	struct hv_seg seg;
 	const char *differ;
-	uint32_t edge, nxt;
+	uint32_t edge, nxt, una;
 	unsigned acts;
+	bool timeout;
 
 	if (!hv_frame_parse(b->base, b->len, &f) || !hv_frame_csum_ok(&f)) {
 		if (!damaged)
@@ -222,6 +223,8 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 		world_fail(w, "%u: %s", who, differ);
 	edge = s->h.tcb->rcv_edge;
 	nxt = s->h.tcb->rcv_nxt;
+	una = s->h.tcb->snd_una;
+	timeout = s->h.tcb->nrtx != 0;
 	acts = hv_tcp_input(s->h.tcb, &s->h.env, &seg, w->now);
 	if ((acts & HV_TCP_DROP) != 0 && seg.len != 0 && s->h.tcb->rcv_nxt == nxt && hv_seq_le(seg.seq, nxt) &&
 	    hv_seq_gt(seg.seq + seg.len, nxt) && edge != nxt)
@@ -229,6 +232,8 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	ecn_in(w, s, &seg, acts);
 	if (w->stall.on && who == 1 && s->h.tcb->rcv_nxt != nxt)
 		bulk_moved(w);
+	if (w->stall.on && who == 0 && timeout && s->h.tcb->snd_una != una)
+		bulk_answered(w);
 	if ((acts & HV_TCP_KEPT) == 0)
 		host_put(&s->h, b);
 	else if ((acts & (HV_TCP_DROP | HV_TCP_DEMOTE)) != 0)
