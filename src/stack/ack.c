@@ -54,12 +54,13 @@ unsigned hv_space_event(struct hv_tcb *t, bool was_writable)
 
 /* Only retransmitted octets were acknowledged. Which transmission arrived, and so what the RTT is, only a timestamp tells (RFC 7323 4). Without
  * one the RTO stays backed off until a segment that was sent once is acknowledged (Karn; RFC 6298 section 5): the path may just have
- * become slower than the RTO, and would never be measured otherwise. */
-static bool ts_rtt(const struct hv_tcb *t, const struct hv_seg *seg, uint64_t now, uint32_t *us)
+ * become slower than the RTO, and would never be measured otherwise. Nor does one tell when D-SACK says that a duplicate is what is answered: the
+ * stamp is still that of the first try (RFC 7323 4.3), whose own ACK is lost, and all timeouts since would count as round trip. */
+static bool ts_rtt(const struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai, uint64_t now, uint32_t *us)
 {
 	uint32_t ms = hv_tsval(t, now) - seg->tsecr;
 
-	if ((t->tf & TF_TS) == 0 || !seg->has_ts || seg->tsecr == 0 || ms > HV_RTO_MAX / 1000)
+	if ((t->tf & TF_TS) == 0 || !seg->has_ts || ai->dsack || seg->tsecr == 0 || ms > HV_RTO_MAX / 1000)
 		return false;
 	*us = hv_max32(ms, 1) * 1000;
 	return true;
@@ -139,7 +140,7 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 		hv_rtt_sample(t, ai.rtt_first, now);
 		hv_rtt_min(t, ai.rtt_last, now);
 		t->backoff = 0;
-	} else if (ai.acked != 0 && ts_rtt(t, seg, now, &rtt)) {
+	} else if (ai.acked != 0 && ts_rtt(t, seg, &ai, now, &rtt)) {
 		hv_rtt_sample(t, rtt, now);
 		t->backoff = 0;
 	}

@@ -110,7 +110,7 @@ void bulk_lost(struct world *w)
 }
 
 /* Since the last event of progress there may have been a tail loss probe, one RTO and a round trip. The RTO doubles each time that what is
- * sent after an RTO is lost, or the answer to it; what it had doubled to before stays until an answer gets through. */
+ * sent after an RTO is lost, or the answer to it; what it had doubled to before stays until a round trip is measured. */
 static void in_time(struct world *w)
 {
 	const struct stall *s = &w->stall;
@@ -137,15 +137,18 @@ void bulk_moved(struct world *w)
 	bulk_waits(w);
 }
 
-/* A timeout was about an ACK that was lost: the receiver needn't have got anything, but the sender has been answered, and what it waits for now is
- * new. It has measured a round trip by the timestamp, which spans the timeouts if the stamp is that of the first try (RFC 7323 4.3), and
- * the RTO isn't backed off any more (RFC 6298 5.7). */
-void bulk_answered(struct world *w)
+/* A timeout was about an ACK that was lost: the receiver needn't have got anything, but the sender has been answered, and waits for something new.
+ * Its RTO stays backed off only if D-SACK says that the timestamp of the answer isn't a round trip's. */
+void bulk_answered(struct world *w, bool sack)
 {
+	struct stall *s = &w->stall;
+
 	in_time(w);
-	if (w->side[0].h.tcb->backoff != 0)
-		world_fail(w, "the RTO is backed off after an answer");
 	bulk_waits(w);
+	if (s->backoff != 0 && !sack)
+		world_fail(w, "the RTO is backed off after an answer");
+	s->rto = (uint32_t)hv_rto_backed(w->side[0].h.tcb);
+	s->backoff = 0;
 }
 
 static struct world *new_world(void)

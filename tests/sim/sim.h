@@ -100,7 +100,7 @@ struct stall {
 	bool on;
 	uint64_t moved, longest; /* when the receiver got its last octet; in us, of all */
 	uint64_t since;          /* moved, or the answer to a retransmission after an RTO, if that came later */
-	uint32_t rto, srtt;      /* the sender's at that time; rto: not backed off */
+	uint32_t rto, srtt;      /* the sender's at that time; rto: backed off only if it is since an answer */
 	uint32_t backoff, tries; /* how often it had been doubled then; retransmissions after an RTO that came to nothing since */
 };
 
@@ -140,7 +140,7 @@ bool bulk_matrix(FILE *out);
 bool bulk_fairness(FILE *out);
 void bulk_lost(struct world *w);
 void bulk_moved(struct world *w);
-void bulk_answered(struct world *w);
+void bulk_answered(struct world *w, bool sack);
 
 /* setup.c */
 void world_setup(struct world *w);

@@ -233,7 +233,7 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	if (w->stall.on && who == 1 && s->h.tcb->rcv_nxt != nxt)
 		bulk_moved(w);
 	if (w->stall.on && who == 0 && timeout && s->h.tcb->snd_una != una)
-		bulk_answered(w);
+		bulk_answered(w, seg.nsack != 0);
 	if ((acts & HV_TCP_KEPT) == 0)
 		host_put(&s->h, b);
 	else if ((acts & (HV_TCP_DROP | HV_TCP_DEMOTE)) != 0)

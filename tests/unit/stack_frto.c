@@ -161,6 +161,47 @@ static void eifel_not(void **state)
 	assert_in_range(stat_now().cwnd, 1, 2);
 }
 
+/* The head goes again after a timeout, and is acknowledged with the stamp of its first try: how long did the round trip take? */
+static void stamp(bool duplicate)
+{
+	uint32_t first = (uint32_t)(r.now / 1000), srtt, n = duplicate;
+
+	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
+	r.img.mss_clamp = RIG_MSS + 12;
+	r.img.pmtu = RIG_MSS + 52;
+	r.peer_ts = 1000;
+	until_rto();
+	srtt = stat_now().srtt_us;
+	assert_int_equal(r.h.tcb->backoff, 1);
+	r.now += 10000;
+	in(&r, .ack = 1000, .tsecr = first, .nsack = n, .sack = { { 0, 1000 } });
+	if (duplicate) {
+		/* the first try had arrived, its ACK was lost */
+		assert_int_equal(stat_now().srtt_us, srtt);
+		assert_int_equal(r.h.tcb->backoff, 1);
+	} else {
+		/* the path has become slow */
+		assert_true(stat_now().srtt_us > srtt + 20000);
+		assert_int_equal(r.h.tcb->backoff, 0);
+	}
+	/* what was sent once tells in either case */
+	r.now += 10000;
+	in(&r, .ack = 5000, .tsecr = (uint32_t)(r.now / 1000) - 10);
+	assert_int_equal(r.h.tcb->backoff, 0);
+}
+
+static void stamp_slow(void **state)
+{
+	(void)state;
+	stamp(false);
+}
+
+static void stamp_duplicate(void **state)
+{
+	(void)state;
+	stamp(true);
+}
+
 /* Fast recovery because of reordering: the duplicate is reported, and CUBIC is where it was. */
 static void dsack(void **state)
 {
@@ -192,7 +233,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = { T(sack_late), T(sack_late_by_block), T(sack_lost), T(nothing_new), T(reno_late), T(reno_lost), T(eifel),
-		T(eifel_not), T(dsack) };
+		T(eifel_not), T(dsack), T(stamp_slow), T(stamp_duplicate) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
