@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""mutate.py - do the tests notice? Changes one comparison, operator, constant or statement of src/stack at a time and runs the unit tests and the
-simulator against it.
+"""mutate.py - do the tests notice? Changes one comparison, operator, constant or statement of src/stack at a time and runs against it, the
+cheapest first: the unit programs stack_*, the packet scripts on the core, the fuzzers' corpus, the simulator with its twins (fast = slow).
 
-    tests/mutation/mutate.py --work DIR [--sample N] [--seed S] [--files input,ack,recovery] [--seeds A-B] [--list] [--seconds N]
+    tests/mutation/mutate.py --work DIR [--sample N] [--seed S] [--files input,ack,recovery,undo] [--seeds A-B] [--only REGEX] [--again]
+                             [--list] [--seconds N]
 
-A mutant is killed when something fails, crashes or doesn't end. DIR keeps objects and DIR/results.txt: mutants that are in there already aren't tried
-again, so a full run can be done in pieces (--seconds: stop after so long). Survivors and why they may survive: tests/mutation/survivors.txt.
+A mutant is killed when something fails, crashes or doesn't end. DIR keeps objects and DIR/results.txt: mutants that are in there already
+aren't tried again (but with --again those that survived are), so a full run can be done in pieces (--seconds: stop after so long).
+Survivors, and why they may survive: tests/mutation/survivors.txt. --seeds 0: without the simulator.
 """
 import argparse, glob, os, random, re, subprocess, sys, threading, time
 from collections import Counter
@@ -54,7 +56,8 @@ def mutants(name):
 
 def run(cmd, timeout, **more):
     try:
-        return subprocess.run(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=timeout, **more).returncode
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        return subprocess.run(cmd, **quiet, timeout=timeout, **more).returncode
     except subprocess.TimeoutExpired:
         return -1
 
@@ -68,12 +71,13 @@ def link(objs, so):
 
 
 def build(work):
-    """Objects of the stack, and the tests in order of what they cost: (name, command). The programs find the stack, mutated or not, in
+    """Objects of the stack, and the tests: (name, command), the cheapest run first. The programs find the stack, mutated or not, in
     LD_LIBRARY_PATH: a mutant is compiled and linked once."""
     os.makedirs(f"{work}/plain", exist_ok=True)
     objs, todo = {}, []
     headers = max(os.path.getmtime(f) for f in glob.glob(f"{TOP}/src/*/*.h") + glob.glob(f"{TOP}/tests/*/*.h"))
-    for src in [f for d in ("src/stack/*", "tests/sim/*", "tests/script/*", "tests/unit/stack_*", "tests/fuzz/*") for f in glob.glob(f"{TOP}/{d}.c")]:
+    sources = ("src/stack/*", "tests/sim/*", "tests/script/*", "tests/unit/stack_*", "tests/fuzz/*")
+    for src in [f for d in sources for f in glob.glob(f"{TOP}/{d}.c")]:
         objs[src] = obj = f"{work}/{os.path.basename(os.path.dirname(src))}_{os.path.basename(src)[:-2]}.o"
         if not os.path.exists(obj) or os.path.getmtime(obj) < max(os.path.getmtime(src), headers):
             todo.append((src, obj))
@@ -93,15 +97,13 @@ def build(work):
     for name, files in programs.items():
         if run(["gcc", *files, f"-L{work}/plain", "-lmutant", "-lcmocka", "-o", f"{work}/run_{name}"], 100) != 0:
             sys.exit(f"mutate: {name} doesn't link")
-    slow = ["stack_model", "stack_trim"]
-    order = sorted(n for n in programs if n.startswith("stack_") and n not in slow and n != "stack_udp") + slow
-    tests = [(n, [f"{work}/run_{n}"]) for n in order]
+    tests = [(n, [f"{work}/run_{n}"]) for n in programs if n.startswith("stack_") and n != "stack_udp"]
     tests.append(("scripts", [f"{work}/run_pktscript", "--core", *sorted(glob.glob(f"{TOP}/tests/script/tcp/*.pkt"))]))
     tests.append(("fuzz corpus", [f"{work}/run_replay_tcp", *sorted(glob.glob(f"{TOP}/tests/fuzz/corpus/tcp/*"))]))
     return stack, tests
 
 
-def judge(work, lib, tests):
+def judge(lib, tests):
     """Who killed it; None: it lives."""
     env = {**os.environ, "LD_LIBRARY_PATH": lib}
     for name, cmd in tests:
@@ -138,9 +140,14 @@ def main():
     end = time.monotonic() + a.seconds
     path = f"{a.work}/results.txt"
     done = dict(reversed(line.rstrip("\n").split("\t", 1)) for line in open(path)) if os.path.exists(path) else {}
-    by = judge(a.work, f"{a.work}/plain", tests)
-    if by is not None:
-        sys.exit(f"mutate: {by} fails without any mutation")
+    cost = {}
+    for test in tests:
+        start = time.monotonic()
+        by = judge(f"{a.work}/plain", [test])
+        cost[test[0]] = time.monotonic() - start
+        if by is not None:
+            sys.exit(f"mutate: {by} fails without any mutation")
+    tests.sort(key=lambda test: cost[test[0]])
     lock = threading.Lock()
 
     def one(mutant):
@@ -152,7 +159,7 @@ def main():
         open(f"{d}/{name}.c", "w").write(text)
         if cc(f"{d}/{name}.c", f"{d}/{name}.o") and \
                 link([f"{d}/{name}.o" if o.endswith(f"/stack_{name}.o") else o for o in stack], f"{d}/libmutant.so"):
-            by = judge(a.work, d, tests)
+            by = judge(d, tests)
             verdict = f"killed by {by}" if by else "survived"
         else:
             verdict = "not built"
@@ -169,7 +176,8 @@ def main():
     same = sum(k in known for n, k in alive)
     print("\n".join(f"survived{' (known)' if k in known else ''}: {n}: {k}" for n, k in alive))
     print(Counter(v for _, _, v in tried))
-    print(f"{len(tried)} of {len(todo)} mutants tried, {len(tried) - len(alive)} killed ({100 * (len(tried) - len(alive)) / max(1, len(tried)):.1f} %), "
+    killed = len(tried) - len(alive)
+    print(f"{len(tried)} of {len(todo)} mutants tried, {killed} killed ({100 * killed / max(1, len(tried)):.1f} %), "
           f"{same} of the survivors in survivors.txt")
     return 0
 

@@ -269,6 +269,39 @@ static void late_octets_keep_the_window(void **state)
 	rig_drop_out(&r);
 }
 
+/* No buffers left: a chunk takes what it can, and the caller hears of the rest. */
+static void late_octets_without_memory(void **state)
+{
+	struct hv_env *e = &r.h.env;
+	struct hv_buf *rx;
+	struct hv_chunk *tx;
+	uint32_t n_rx, n_tx;
+
+	(void)state;
+	rig_start(&r);
+	rx = e->free_rx;
+	tx = e->free_tx;
+	n_rx = e->n_free_rx;
+	n_tx = e->n_free_tx;
+	e->free_rx = NULL;
+	e->free_tx = NULL;
+	e->n_free_rx = e->n_free_tx = 0;
+	assert_int_equal(late(0, 100), HV_TCP_DROP);
+	assert_int_equal(hv_tcp_readable(r.h.tcb), 0);
+	e->free_tx = tx;
+	e->n_free_tx = n_tx;
+	assert_int_equal(late(0, 5000), HV_TCP_DROP | HV_TCP_READABLE);
+	assert_int_equal(hv_tcp_readable(r.h.tcb), 4096);
+	assert_int_equal(r.h.cnt.octets_in, 4096);
+	e->free_rx = rx;
+	e->n_free_rx = n_rx;
+	assert_int_equal(rig_read(&r, 5000), 4096);
+	assert_int_equal(late(0, 5000), HV_TCP_READABLE);
+	assert_int_equal(rig_read(&r, 5000), 904);
+	rig_flush(&r);
+	rig_drop_out(&r);
+}
+
 static void export_with_everything(void **state)
 {
 	struct hv_tcp_image m;
@@ -361,7 +394,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(round_trip), T(refusals), T(kernel_sent_more_than_the_image_says),
 	    T(flight_of_the_kernel_is_retransmitted),
-		T(late_octets), T(late_octets_keep_the_window), T(export_with_everything), T(odd_window), T(unread_octets_survive_in_aux), T(new_link_layer_header) };
+		T(late_octets), T(late_octets_keep_the_window),
+		T(late_octets_without_memory), T(export_with_everything), T(odd_window), T(unread_octets_survive_in_aux), T(new_link_layer_header) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
