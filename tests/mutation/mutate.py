@@ -33,7 +33,7 @@ def strip_comments(text):
 def mutants(name):
     """(key, line number, description, new text)"""
     text = open(f"{TOP}/src/stack/{name}.c").read()
-    lines, code = text.split("\n"), strip_comments(text).split("\n")
+    lines, code, seen = text.split("\n"), strip_comments(text).split("\n"), Counter()
     for n, (line, c) in enumerate(zip(lines, code)):
         if c.startswith("#") or not c.startswith("\t") or "counters" in c or "cnt->" in c:  # figures for people
             continue
@@ -51,7 +51,9 @@ def mutants(name):
             found.append(("statement left out", m.group(1) + ";"))
         for what, new in found:
             out = lines[:n] + [new] + lines[n + 1:]
-            yield f"{name}.c: {line.strip()} | {what}", n + 1, "\n".join(out)
+            key = f"{name}.c: {line.strip()} | {what}"
+            seen[key] += 1
+            yield key + (f" (no. {seen[key]} of such lines)" if seen[key] > 1 else ""), n + 1, "\n".join(out)
 
 
 def run(cmd, timeout, **more):

@@ -238,7 +238,7 @@ static void late_octets(void **state)
 	rig_drop_out(&r);
 }
 
-/* Octets that the kernel has acknowledged: nothing is acknowledged for them alone, and the window behind them is as wide as the kernel's was. */
+/* Octets that the kernel has acknowledged: no ACK goes for them alone, and the window behind them is as wide as the kernel's was. */
 static void late_octets_keep_the_window(void **state)
 {
 	(void)state;
