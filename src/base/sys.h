@@ -69,15 +69,20 @@ static inline ssize_t hv_sys_sendmsg(int fd, const struct msghdr *m, int fl) { r
 static inline ssize_t hv_sys_recvmsg(int fd, struct msghdr *m, int fl) { return HV_SYS(SYS_recvmsg, fd, m, fl, 0, 0, 0); }
 static inline int hv_sys_ioctl(int fd, unsigned long req, void *p) { return (int)HV_SYS(SYS_ioctl, fd, req, p, 0, 0, 0); }
 static inline int hv_sys_fcntl(int fd, int cmd, long arg) { return (int)HV_SYS(SYS_fcntl, fd, cmd, arg, 0, 0, 0); }
+/* Another name of fd out of the range that programs pick numbers from; lower where RLIMIT_NOFILE is. */
+static inline int hv_sys_dup_high(int fd)
+{
+	int h = hv_sys_fcntl(fd, 1030 /* F_DUPFD_CLOEXEC */, 700);
+
+	return h >= 0 ? h : hv_sys_fcntl(fd, 1030, 64);
+}
 /* Moves a descriptor of ours out of the range that programs pick numbers from (dup2 to a small one, close of all up to 255 ...), close-on-exec. The same
  * number, or a negative errno handed through, where that isn't possible. */
 static inline int hv_sys_high(int fd)
 {
 	if (fd < 0)
 		return fd;
-	int h = hv_sys_fcntl(fd, 1030 /* F_DUPFD_CLOEXEC */, 700);
-	if (h < 0) /* RLIMIT_NOFILE is lower */
-		h = hv_sys_fcntl(fd, 1030, 64);
+	int h = hv_sys_dup_high(fd);
 	if (h < 0)
 		return fd;
 	hv_sys_close(fd);

@@ -160,6 +160,18 @@ unsigned hv_late_collect(struct hv_sock *s, uint64_t now_us, bool *left, int *er
 	return acts & ~(unsigned)HV_TCP_DROP;
 }
 
+static void release_tcb(struct hv_sock_priv *p)
+{
+	hv_tcp_release(p->tcb, &G.env);
+	hv_obj_free(p->tcb, hv_tcb_size());
+	p->tcb = NULL;
+	hv_unmap(p->aux, p->aux_len);
+	p->aux = NULL;
+	if (p->late != NULL)
+		hv_unmap(p->late, p->late_len);
+	p->late = NULL;
+}
+
 static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 {
 	struct hv_sock_priv *p = s->p;
@@ -234,14 +246,7 @@ static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 			hv_inject_tcp(&img, seq + o, img.snd_nxt, 16 /* ACK */, data + o, len - o < 1400 ? len - o : 1400);
 	hv_demux_del(s);
 	hv_info_past_vf(s);
-	hv_tcp_release(p->tcb, &G.env);
-	hv_obj_free(p->tcb, hv_tcb_size());
-	p->tcb = NULL;
-	hv_unmap(p->aux, p->aux_len);
-	p->aux = NULL;
-	if (p->late != NULL)
-		hv_unmap(p->late, p->late_len);
-	p->late = NULL;
+	release_tcb(p);
 	p->settle_us = 0;
 	finish(s, why, t0);
 	return 0;
@@ -269,14 +274,7 @@ void hv_sock_abandon_locked(struct hv_sock *s)
 	hv_demux_del(s);
 	hv_pend_to_kernel(s);
 	if (p->tcb != NULL) {
-		hv_tcp_release(p->tcb, &G.env);
-		hv_obj_free(p->tcb, hv_tcb_size());
-		p->tcb = NULL;
-		hv_unmap(p->aux, p->aux_len);
-		p->aux = NULL;
-		if (p->late != NULL)
-			hv_unmap(p->late, p->late_len);
-		p->late = NULL;
+		release_tcb(p);
 	} else {
 		hv_udp_release(&p->udp, &G.env);
 		hv_udp_store_drop(s);
@@ -300,10 +298,8 @@ void hv_sock_abandon(struct hv_sock *s)
 static bool orphan(struct hv_sock *s, int fd)
 {
 	struct hv_sock_priv *p = s->p;
-	int d = hv_sys_fcntl(fd, 1030 /* F_DUPFD_CLOEXEC */, 700);
+	int d = hv_sys_dup_high(fd);
 
-	if (d < 0)
-		d = hv_sys_fcntl(fd, 1030, 64);
 	if (d < 0)
 		return false;
 	for (unsigned i = 1; i < HV_SOCK_FDS; i++)

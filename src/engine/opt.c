@@ -202,7 +202,7 @@ static const struct row {
 	{ IPPROTO_UDP, UDP_NO_CHECK6_RX, NO, WHILE, ZERO, 0 },
 };
 #define ROWS (sizeof table / sizeof table[0])
-_Static_assert(ROWS <= 128, "struct hv_held has a bit for each");
+_Static_assert(ROWS <= 128, "hv_sock_priv.held has a bit for each");
 
 static const struct row *row_of(int level, int opt)
 {

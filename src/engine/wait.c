@@ -416,7 +416,7 @@ static bool kernel_ready(struct hv_sock *s, uint32_t events, uint64_t now)
 int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns)
 {
 	uint64_t start = hv_now_ns(), now = start, budget = hv_spin_budget();
-	uint32_t sig = hv_sig_count, ev = 0, turn = 0, seen = G.news - 1;
+	uint32_t sig = hv_sig_count, ev = 0, turn = 0, seen = 0;
 
 	do {
 		if (hv_trylock(&G.lock)) {

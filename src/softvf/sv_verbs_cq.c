@@ -113,8 +113,7 @@ int sv_req_notify_cq(struct ibv_cq *cq, int solicited)
 		chan_raise(q, NULL);
 	} else if (q->rx_users > 0) {
 		sv_lock(&q->w->rx_lock);
-		if (q->w->rx_owed != 0)
-			sv_rx_publish(q->w); /* what is owed keeps the XSK readable */
+		sv_rx_publish(q->w); /* what is owed keeps the XSK readable */
 		sv_unlock(&q->w->rx_lock);
 		sv_lock(&q->chan->lock);
 		chan_arm_xsk(q->chan);
@@ -206,8 +205,8 @@ static void chan_xsk(struct sv_chan *ch)
 	bool armed = false;
 
 	sv_lock(&w->rx_lock);
-	if (sv_pump(w, ch) != 0)
-		sv_rx_publish(w);
+	sv_pump(w, ch);
+	sv_rx_publish(w);
 	sv_unlock(&w->rx_lock);
 	sv_lock(&ch->lock);
 	for (q = ch->cqs; q != NULL; q = q->next)

@@ -524,8 +524,7 @@ void sv_rx_settle(struct sv_wire *w)
 {
 	if (!sv_trylock(&w->rx_lock))
 		return;
-	if (w->rx_owed != 0)
-		sv_rx_publish(w);
+	sv_rx_publish(w);
 	sv_unlock(&w->rx_lock);
 }
 

@@ -271,6 +271,8 @@ static inline void sv_rx_fill(struct sv_wire *w)
  */
 static inline void sv_rx_publish(struct sv_wire *w)
 {
+	if (w->rx_owed == 0)
+		return;
 	__atomic_store_n(&w->rx_owed, 0, __ATOMIC_RELAXED);
 	sv_rx_fill(w);
 	__atomic_store_n(w->fill.prod, w->fill.p, __ATOMIC_RELEASE);

@@ -6,6 +6,7 @@
  * have to segment in software (a veth whose other end runs XDP). Then a second socket without the bypass takes over.
  * Called under tx_lock when the TX ring is empty, so that frames leave in the order they were posted.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -78,7 +79,7 @@ int sv_tso_send(struct sv_wire *w, struct iovec *iov, unsigned n, uint32_t hdr_l
 		return -EINVAL;
 	if (l.ver == 4) {
 		memset(h + l.l3 + 10, 0, 2);
-		c = (uint16_t)~sv_fold(sv_sum(h + l.l3, (h[l.l3] & 15u) * 4, 0));
+		c = (uint16_t)~sv_fold(sv_sum_ip4(h + l.l3));
 		memcpy(h + l.l3 + 10, &c, 2);
 	}
 	c = sv_fold(sv_pseudo(h, &l, total - l.l4)); /* whoever segments adds the rest */

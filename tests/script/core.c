@@ -322,40 +322,15 @@ static int64_t core_setopt(struct sc_target *t, const char *name, uint32_t val)
 	return -1;
 }
 
-static bool core_info(struct sc_target *t, const char *f, uint32_t *v)
+static bool core_info(struct sc_target *t, struct sc_figures *f)
 {
 	struct core *c = of(t);
 	struct hv_tcp_stat st;
 
 	hv_tcp_stat(c->h.tcb, &st);
-	if (strcmp(f, "cwnd") == 0)
-		*v = st.cwnd;
-	else if (strcmp(f, "ssthresh") == 0)
-		*v = st.ssthresh;
-	else if (strcmp(f, "mss") == 0)
-		*v = st.snd_mss;
-	else if (strcmp(f, "ca") == 0)
-		*v = st.ca_state;
-	else if (strcmp(f, "unacked") == 0)
-		*v = st.unacked;
-	else if (strcmp(f, "sacked") == 0)
-		*v = st.sacked;
-	else if (strcmp(f, "lost") == 0)
-		*v = st.lost;
-	else if (strcmp(f, "retrans") == 0)
-		*v = st.retrans;
-	else if (strcmp(f, "total_retrans") == 0)
-		*v = st.total_retrans;
-	else if (strcmp(f, "rtt_ms") == 0)
-		*v = (st.srtt_us + 500) / 1000;
-	else if (strcmp(f, "rto_ms") == 0)
-		*v = st.rto_us / 1000;
-	else if (strcmp(f, "snd_wnd") == 0)
-		*v = st.snd_wnd;
-	else if (strcmp(f, "notsent") == 0)
-		*v = hv_tcp_outq_nsd(c->h.tcb);
-	else
-		return false;
+	*f = (struct sc_figures){ .cwnd = st.cwnd, .ssthresh = st.ssthresh, .mss = st.snd_mss, .ca = st.ca_state, .unacked = st.unacked,
+		.sacked = st.sacked, .lost = st.lost, .retrans = st.retrans, .total_retrans = st.total_retrans,
+		.rtt_ms = (st.srtt_us + 500) / 1000, .rto_ms = st.rto_us / 1000, .snd_wnd = st.snd_wnd, .notsent = hv_tcp_outq_nsd(c->h.tcb) };
 	return true;
 }
 

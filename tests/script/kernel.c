@@ -283,7 +283,7 @@ static int64_t kernel_setopt(struct sc_target *t, const char *name, uint32_t val
 	return -1;
 }
 
-static bool kernel_info(struct sc_target *t, const char *f, uint32_t *v)
+static bool kernel_info(struct sc_target *t, struct sc_figures *f)
 {
 	struct tcp_info i;
 	socklen_t n = sizeof i;
@@ -291,34 +291,10 @@ static bool kernel_info(struct sc_target *t, const char *f, uint32_t *v)
 	memset(&i, 0, sizeof i);
 	if (getsockopt(of(t)->fd, IPPROTO_TCP, TCP_INFO, &i, &n) != 0)
 		return false;
-	if (strcmp(f, "cwnd") == 0)
-		*v = i.tcpi_snd_cwnd;
-	else if (strcmp(f, "ssthresh") == 0)
-		*v = i.tcpi_snd_ssthresh;
-	else if (strcmp(f, "mss") == 0)
-		*v = i.tcpi_snd_mss;
-	else if (strcmp(f, "ca") == 0)
-		*v = i.tcpi_ca_state;
-	else if (strcmp(f, "unacked") == 0)
-		*v = i.tcpi_unacked;
-	else if (strcmp(f, "sacked") == 0)
-		*v = i.tcpi_sacked;
-	else if (strcmp(f, "lost") == 0)
-		*v = i.tcpi_lost;
-	else if (strcmp(f, "retrans") == 0)
-		*v = i.tcpi_retrans;
-	else if (strcmp(f, "total_retrans") == 0)
-		*v = i.tcpi_total_retrans;
-	else if (strcmp(f, "rtt_ms") == 0)
-		*v = (i.tcpi_rtt + 500) / 1000;
-	else if (strcmp(f, "rto_ms") == 0)
-		*v = i.tcpi_rto / 1000;
-	else if (strcmp(f, "snd_wnd") == 0)
-		*v = i.tcpi_snd_wnd;
-	else if (strcmp(f, "notsent") == 0)
-		*v = i.tcpi_notsent_bytes;
-	else
-		return false;
+	*f = (struct sc_figures){ .cwnd = i.tcpi_snd_cwnd, .ssthresh = i.tcpi_snd_ssthresh, .mss = i.tcpi_snd_mss, .ca = i.tcpi_ca_state,
+		.unacked = i.tcpi_unacked, .sacked = i.tcpi_sacked, .lost = i.tcpi_lost, .retrans = i.tcpi_retrans,
+		.total_retrans = i.tcpi_total_retrans, .rtt_ms = (i.tcpi_rtt + 500) / 1000, .rto_ms = i.tcpi_rto / 1000,
+		.snd_wnd = i.tcpi_snd_wnd, .notsent = i.tcpi_notsent_bytes };
 	return true;
 }
 

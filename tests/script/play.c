@@ -224,15 +224,33 @@ static bool holds(const struct sc_cond *c, uint32_t v)
 	}
 }
 
+static const uint32_t *figure(const struct sc_figures *f, const char *name)
+{
+#define F(n) { #n, offsetof(struct sc_figures, n) }
+	static const struct { const char *name; size_t at; } list[] = {
+		F(cwnd), F(ssthresh), F(mss), F(ca), F(unacked), F(sacked), F(lost), F(retrans), F(total_retrans), F(rtt_ms), F(rto_ms), F(snd_wnd),
+		F(notsent),
+	};
+#undef F
+	for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+		if (strcmp(list[i].name, name) == 0)
+			return (const uint32_t *)(const void *)((const char *)f + list[i].at);
+	return NULL;
+}
+
 static bool info(struct play *p, const struct sc_event *e)
 {
-	for (unsigned i = 0; i < e->n_cond; i++) {
-		uint32_t v;
+	struct sc_figures now;
 
-		if (!p->t->info(p->t, e->cond[i].field, &v))
+	if (!p->t->info(p->t, &now))
+		return fail(p, e, "there are no figures");
+	for (unsigned i = 0; i < e->n_cond; i++) {
+		const uint32_t *v = figure(&now, e->cond[i].field);
+
+		if (v == NULL)
 			return fail(p, e, "there is no figure '%s'", e->cond[i].field);
-		if (!holds(&e->cond[i], v))
-			return fail(p, e, "%s is %u", e->cond[i].field, v);
+		if (!holds(&e->cond[i], *v))
+			return fail(p, e, "%s is %u", e->cond[i].field, *v);
 	}
 	return true;
 }

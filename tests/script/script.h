@@ -102,6 +102,9 @@ struct sc_conn {
 };
 
 /* One side. Every call may run its clock up to the time given; nothing is sent by the side but what wait() hands out. */
+/* What `info` can ask for, by these names. */
+struct sc_figures { uint32_t cwnd, ssthresh, mss, ca, unacked, sacked, lost, retrans, total_retrans, rtt_ms, rto_ms, snd_wnd, notsent; };
+
 struct sc_target {
 	const char *name;
 	struct sc_conn c;
@@ -120,7 +123,7 @@ struct sc_target {
 	int64_t (*shutdown)(struct sc_target *);
 	int64_t (*close)(struct sc_target *);
 	int64_t (*setopt)(struct sc_target *, const char *name, uint32_t val);
-	bool (*info)(struct sc_target *, const char *field, uint32_t *val);
+	bool (*info)(struct sc_target *, struct sc_figures *);
 	unsigned (*poll)(struct sc_target *);
 	int64_t (*inq)(struct sc_target *);
 	int64_t (*outq)(struct sc_target *);

@@ -22,14 +22,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct hv_tcp_stat stat_now(void)
-{
-	struct hv_tcp_stat s;
-
-	hv_tcp_stat(r.h.tcb, &s);
-	return s;
-}
-
 /* Five segments leave and nothing comes back, until the head has gone again after a timeout. */
 static void until_rto(void)
 {
@@ -45,8 +37,8 @@ static void until_rto(void)
 	}
 	rig_data(&r, 0, 1000);
 	rig_none(&r);
-	assert_int_equal(stat_now().ca_state, 4);
-	assert_int_equal(stat_now().cwnd, 1);
+	assert_int_equal(rig_stat(&r).ca_state, 4);
+	assert_int_equal(rig_stat(&r).cwnd, 1);
 }
 
 static void sack_late(void **state)
@@ -60,9 +52,9 @@ static void sack_late(void **state)
 	rig_data(&r, 6000, 1000);
 	rig_none(&r);
 	in(&r, .ack = 2000); /* sent once: the original */
-	assert_int_equal(stat_now().ca_state, 0);
-	assert_in_range(stat_now().cwnd, 10, 12);
-	assert_int_equal(stat_now().ssthresh, 0x7fffffff);
+	assert_int_equal(rig_stat(&r).ca_state, 0);
+	assert_in_range(rig_stat(&r).cwnd, 10, 12);
+	assert_int_equal(rig_stat(&r).ssthresh, 0x7fffffff);
 	for (uint32_t i = 0; i < 5; i++)
 		rig_data(&r, 7000 + 1000 * i, 1000); /* nothing old again */
 }
@@ -72,8 +64,8 @@ static void sack_late_by_block(void **state)
 	(void)state;
 	until_rto();
 	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 2000 } }); /* the first was lost, the second only late */
-	assert_in_range(stat_now().cwnd, 10, 12);
-	assert_true(stat_now().ca_state < 4);
+	assert_in_range(rig_stat(&r).cwnd, 10, 12);
+	assert_true(rig_stat(&r).ca_state < 4);
 }
 
 static void sack_lost(void **state)
@@ -85,12 +77,12 @@ static void sack_lost(void **state)
 	rig_data(&r, 5000, 1000);
 	rig_data(&r, 6000, 1000);
 	in(&r, .ack = 1000, .nsack = 1, .sack = { { 5000, 6000 } });
-	assert_int_equal(stat_now().ca_state, 4);
+	assert_int_equal(rig_stat(&r).ca_state, 4);
 	rig_data(&r, 1000, 1000); /* lost indeed */
 	in(&r, .ack = 2000, .nsack = 1, .sack = { { 5000, 6000 } });
 	rig_data(&r, 2000, 1000);
-	assert_int_equal(stat_now().ca_state, 4);
-	assert_in_range(stat_now().cwnd, 1, 4);
+	assert_int_equal(rig_stat(&r).ca_state, 4);
+	assert_in_range(rig_stat(&r).cwnd, 1, 4);
 }
 
 static void nothing_new(void **state)
@@ -113,8 +105,8 @@ static void reno_late(void **state)
 	rig_data(&r, 5000, 1000);
 	rig_data(&r, 6000, 1000);
 	in(&r, .ack = 2000);
-	assert_int_equal(stat_now().ca_state, 0);
-	assert_in_range(stat_now().cwnd, 10, 12);
+	assert_int_equal(rig_stat(&r).ca_state, 0);
+	assert_in_range(rig_stat(&r).cwnd, 10, 12);
 }
 
 static void reno_lost(void **state)
@@ -124,11 +116,11 @@ static void reno_lost(void **state)
 	until_rto();
 	rig_write(&r, 20000);
 	in(&r, .ack = 3000); /* the receiver may have held two behind a hole: proves nothing */
-	assert_int_equal(stat_now().ca_state, 4);
+	assert_int_equal(rig_stat(&r).ca_state, 4);
 	rig_data(&r, 5000, 1000);
 	rig_drop_out(&r);
 	in(&r, .ack = 3000); /* what the new data caused */
-	assert_int_equal(stat_now().ca_state, 4);
+	assert_int_equal(rig_stat(&r).ca_state, 4);
 	rig_data(&r, 3000, 1000);
 }
 
@@ -143,8 +135,8 @@ static void eifel(void **state)
 	until_rto();
 	rig_write(&r, 20000);
 	in(&r, .ack = 1000, .tsecr = (uint32_t)((r.now - 200000) / 1000));
-	assert_int_equal(stat_now().ca_state, 0);
-	assert_in_range(stat_now().cwnd, 10, 12);
+	assert_int_equal(rig_stat(&r).ca_state, 0);
+	assert_in_range(rig_stat(&r).cwnd, 10, 12);
 }
 
 static void eifel_not(void **state)
@@ -157,8 +149,8 @@ static void eifel_not(void **state)
 	until_rto();
 	rig_write(&r, 20000);
 	in(&r, .ack = 1000, .tsecr = (uint32_t)(r.now / 1000));
-	assert_int_equal(stat_now().ca_state, 4);
-	assert_in_range(stat_now().cwnd, 1, 2);
+	assert_int_equal(rig_stat(&r).ca_state, 4);
+	assert_in_range(rig_stat(&r).cwnd, 1, 2);
 }
 
 /* The head goes again after a timeout, and is acknowledged with the stamp of its first try: how long did the round trip take? */
@@ -171,17 +163,17 @@ static void stamp(bool duplicate)
 	r.img.pmtu = RIG_MSS + 52;
 	r.peer_ts = 1000;
 	until_rto();
-	srtt = stat_now().srtt_us;
+	srtt = rig_stat(&r).srtt_us;
 	assert_int_equal(r.h.tcb->backoff, 1);
 	r.now += 10000;
 	in(&r, .ack = 1000, .tsecr = first, .nsack = n, .sack = { { 0, 1000 } });
 	if (duplicate) {
 		/* the first try had arrived, its ACK was lost */
-		assert_int_equal(stat_now().srtt_us, srtt);
+		assert_int_equal(rig_stat(&r).srtt_us, srtt);
 		assert_int_equal(r.h.tcb->backoff, 1);
 	} else {
 		/* the path has become slow */
-		assert_true(stat_now().srtt_us > srtt + 20000);
+		assert_true(rig_stat(&r).srtt_us > srtt + 20000);
 		assert_int_equal(r.h.tcb->backoff, 0);
 	}
 	/* what was sent once tells in either case */
@@ -218,14 +210,14 @@ static void dsack(void **state)
 	r.now += 10000;
 	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 5000 } });
 	rig_data(&r, 0, 1000);
-	assert_int_equal(stat_now().ca_state, 3);
-	assert_int_equal(stat_now().ssthresh, 7);
+	assert_int_equal(rig_stat(&r).ca_state, 3);
+	assert_int_equal(rig_stat(&r).ssthresh, 7);
 	assert_int_not_equal(r.h.tcb->cubic.w_max, was.w_max);
 	r.now += 1000;
 	in(&r, .ack = 5000, .nsack = 0);
 	in(&r, .ack = 10000, .nsack = 1, .sack = { { 0, 1000 } });
-	assert_in_range(stat_now().cwnd, 10, 11);
-	assert_int_equal(stat_now().ssthresh, 8);
+	assert_in_range(rig_stat(&r).cwnd, 10, 11);
+	assert_int_equal(rig_stat(&r).ssthresh, 8);
 	assert_int_equal(r.h.tcb->cubic.w_max, was.w_max);
 }
 

@@ -21,14 +21,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct hv_tcp_stat stat_now(void)
-{
-	struct hv_tcp_stat st;
-
-	hv_tcp_stat(r.h.tcb, &st);
-	return st;
-}
-
 /* Takes everything that came out; true if it contained octet `seq`. */
 static bool came_out(uint32_t seq)
 {
@@ -100,21 +92,21 @@ static void old_duplicates_undo_nothing(void **state)
 	r.now += 10000;
 	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 5000 } });
 	assert_true(came_out(0));
-	assert_int_equal(stat_now().ca_state, 3);
+	assert_int_equal(rig_stat(&r).ca_state, 3);
 	r.now += 10000;
 	in(&r, .ack = 20000);
-	assert_int_equal(stat_now().ca_state, 0);
-	ssthresh = stat_now().ssthresh;
+	assert_int_equal(rig_stat(&r).ca_state, 0);
+	ssthresh = rig_stat(&r).ssthresh;
 	rig_write(&r, 14000);
 	rig_drop_out(&r);
 	r.now += 10000;
 	in(&r, .ack = 20000, .nsack = 1, .sack = { { 21000, 25000 } });
 	assert_true(came_out(20000));
-	assert_int_equal(stat_now().ca_state, 3);
+	assert_int_equal(rig_stat(&r).ca_state, 3);
 	in(&r, .ack = 20000, .nsack = 2, .sack = { { 0, 1000 }, { 21000, 25000 } });
 	in(&r, .ack = 20000, .nsack = 2, .sack = { { 4000, 6000 }, { 21000, 25000 } });
-	assert_int_equal(stat_now().ca_state, 3);
-	assert_true(stat_now().ssthresh < ssthresh);
+	assert_int_equal(rig_stat(&r).ca_state, 3);
+	assert_true(rig_stat(&r).ssthresh < ssthresh);
 	/* one about this recovery does */
 	in(&r, .ack = 26000, .nsack = 2, .sack = { { 20000, 21000 }, { 20000, 26000 } });
 	rig_drop_out(&r);
@@ -141,7 +133,7 @@ static void a_recovery_gives_nothing_back(void **state)
 	}
 	r.now += 9000;
 	in(&r, .ack = 20000);
-	assert_int_equal(stat_now().ca_state, 0);
+	assert_int_equal(rig_stat(&r).ca_state, 0);
 	assert_int_equal(r.h.tcb->ssthresh, 14000);
 	assert_in_range(r.h.tcb->cwnd, 14000, 14040); /* one segment's worth of growth, 9/17 of a fourteenth */
 	rig_drop_out(&r);
@@ -162,14 +154,14 @@ static void duplicate_acks_are_not_counted_twice(void **state)
 	r.now += 10000;
 	for (int i = 0; i < 19; i++)
 		in(&r, .ack = 0);
-	assert_int_equal(stat_now().ca_state, 3);
+	assert_int_equal(rig_stat(&r).ca_state, 3);
 	assert_true(came_out(0));
 	end = r.h.tcb->snd_nxt - r.iss;
 	recover = r.h.tcb->recover - r.iss;
 	/* all that was in flight then and the retransmission have arrived, whatever was sent since then has not */
 	r.now += 10000;
 	in(&r, .ack = recover);
-	assert_int_equal(stat_now().ca_state, 0);
+	assert_int_equal(rig_stat(&r).ca_state, 0);
 	assert_in_range(r.h.tcb->cwnd, 14000, 14120); /* growth for the three that no duplicate ACK has told of */
 	came_out(0);
 	assert_in_range(r.h.tcb->snd_nxt - r.iss, end, recover + 15000);
@@ -236,14 +228,14 @@ static void slow_start_ends_before_the_queue_does(void **state)
 	for (n = 2; n <= 8; n *= 2)
 		assert_int_equal(round_trip(10000), n);
 	assert_int_equal(round_trip(15000), 16);
-	assert_in_range(stat_now().cwnd, 24, 30); /* doubled by some ACKs, then a quarter of that */
+	assert_in_range(rig_stat(&r).cwnd, 24, 30); /* doubled by some ACKs, then a quarter of that */
 	for (int i = 0; i < 4; i++) { /* the round in which it began counts */
-		assert_int_equal(stat_now().ssthresh, 0x7fffffff);
-		n = stat_now().cwnd;
+		assert_int_equal(rig_stat(&r).ssthresh, 0x7fffffff);
+		n = rig_stat(&r).cwnd;
 		round_trip(15000);
-		assert_in_range(stat_now().cwnd, n, n + n / 4 + 1);
+		assert_in_range(rig_stat(&r).cwnd, n, n + n / 4 + 1);
 	}
-	assert_in_range(stat_now().ssthresh, n, stat_now().cwnd);
+	assert_in_range(rig_stat(&r).ssthresh, n, rig_stat(&r).cwnd);
 	assert_int_equal(r.h.cnt.rexmit_segs, 0);
 }
 
@@ -257,12 +249,12 @@ static void slow_start_survives_jitter(void **state)
 	for (n = 2; n <= 8; n *= 2)
 		assert_int_equal(round_trip(10000), n);
 	round_trip(15000);
-	assert_in_range(stat_now().cwnd, 24, 30);
+	assert_in_range(rig_stat(&r).cwnd, 24, 30);
 	round_trip(10000);
-	n = stat_now().cwnd;
+	n = rig_stat(&r).cwnd;
 	round_trip(10000);
-	assert_true(stat_now().cwnd >= 2 * n - 4);
-	assert_int_equal(stat_now().ssthresh, 0x7fffffff);
+	assert_true(rig_stat(&r).cwnd >= 2 * n - 4);
+	assert_int_equal(rig_stat(&r).ssthresh, 0x7fffffff);
 }
 
 /* ... and doesn't care for less than 4 ms. */
@@ -274,7 +266,7 @@ static void slow_start_ignores_little(void **state)
 		assert_int_equal(round_trip(1000), n);
 	for (uint32_t n = 16; n <= 128; n *= 2)
 		assert_int_equal(round_trip(4900), n);
-	assert_int_equal(stat_now().ssthresh, 0x7fffffff);
+	assert_int_equal(rig_stat(&r).ssthresh, 0x7fffffff);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

@@ -315,3 +315,11 @@ uint64_t rig_next(struct rig *r)
 	after(r, hv_tcp_timeout(r->h.tcb, &r->h.env, r->now));
 	return r->now - was;
 }
+
+struct hv_tcp_stat rig_stat(const struct rig *r)
+{
+	struct hv_tcp_stat st;
+
+	hv_tcp_stat(r->h.tcb, &st);
+	return st;
+}

@@ -63,6 +63,7 @@ void rig_wait(struct rig *r, uint64_t us);
 /* Moves the clock to the next deadline and runs it; returns how long that took. Fails if there is none within the hour. */
 uint64_t rig_next(struct rig *r);
 void rig_pump(struct rig *r);
+struct hv_tcp_stat rig_stat(const struct rig *r);
 
 /* Octets of the streams, by relative sequence number. */
 uint8_t rig_octet(bool ours, uint32_t rel);
