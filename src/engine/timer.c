@@ -142,7 +142,7 @@ static void settle(struct hv_sock *s, uint64_t now_us)
 		hv_demote_locked(s, HV_WHY_NOT_NOW, false);
 		return;
 	}
-	p->settle_us = 0;
+	p->settle_us = r == 0 ? 0 : now_us + 25000;
 }
 
 void hv_timer_run(uint64_t now_us)

@@ -139,6 +139,8 @@ int hv_settle(struct hv_park *pk, uint32_t snd_una, uint32_t rcv_nxt)
 		hv_options_restore(pk);
 		HV_MOVED(purges, 1);
 	}
+	if (hv_seq_lt(snd_una, pk->sent_nxt))
+		return 1; /* an acknowledgement of what the kernel itself has sent may still come */
 	pk->settled = true;
 	HV_MOVED(settles, 1);
 	return 0;
@@ -307,12 +309,12 @@ static void sndbuf_back(int fd, int was)
 	hv_sys_setint(fd, SOL_SOCKET, SO_BUF_LOCK, lock);
 }
 
-/* How much of the send queue has left, whoever sent it. */
+/* How much of the send queue has left, whoever sent it. Settled: all that the kernel sent is acknowledged, and sent_nxt may be gigabytes old by now. */
 static uint32_t sent_len(const struct hv_park *pk, const struct hv_tcp_image *img)
 {
 	uint32_t sent = img->snd_nxt - img->snd_una, kernel = pk->sent_nxt - img->snd_una;
 
-	return hv_seq_lt(img->snd_nxt, pk->sent_nxt) && kernel <= img->snd_len ? kernel : sent;
+	return !pk->settled && hv_seq_lt(img->snd_nxt, pk->sent_nxt) && kernel <= img->snd_len ? kernel : sent;
 }
 
 static int restore(struct hv_park *pk, const struct hv_tcp_image *img, uint32_t ts)
@@ -360,7 +362,8 @@ int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost)
 		hv_repair_queue(fd, TCP_NO_QUEUE);
 		if (r < 0)
 			goto fail;
-		if (hv_seq_lt(img->rcv_nxt, end)) {
+		/* Not img->rcv_nxt: the frozen socket's number stands still, and 2^31 octets later the stack's would seem to be the older one. */
+		if (hv_seq_lt(pk->rcv_nxt, end)) {
 			r = -EAGAIN;
 			goto fail;
 		}

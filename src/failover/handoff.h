@@ -50,7 +50,7 @@ struct hv_park {
 	uint32_t copied_seq;    /* front of the kernel's receive queue: what is before rcv_nxt there, we have too */
 	uint32_t ooo_base;      /* tcpi_rcv_ooopack when the out-of-order queue was last known to be empty */
 	uint32_t fin_seq;       /* of a FIN that the kernel took after the freeze */
-	uint32_t sent_nxt;      /* the kernel may have sent up to here before its queue was purged: the peer may acknowledge that much */
+	uint32_t sent_nxt;      /* until settled: the kernel may have sent up to here before its queue was purged, the peer may acknowledge that much */
 	uint32_t rcv_held;      /* unread octets and window that the kernel itself had promised at the freeze */
 	uint64_t unhashed_us;   /* when the last disconnect happened: the guard key must outlive it by a grace period */
 	int guard_sock;         /* socket guard left standing by a failed rehash: fd + 1, 0 none */
@@ -85,14 +85,15 @@ void hv_promote_undo(struct hv_park *pk);
 
 /* Late accept: >0 octets were accepted by the kernel after the freeze (copied to buf, they start at pk->rcv_nxt which is advanced), 0 none,
  * -errno. *fin_or_rst: state left ESTABLISHED meanwhile: demote at once. settle additionally purges the kernel's send queue; may be called only >= one RCU
- * grace period after the freeze (hv_barrier() or 25 ms). una/rcv_nxt: current values of the userspace TCB for the rehash. */
+ * grace period after the freeze (hv_barrier() or 25 ms). una/rcv_nxt: current values of the userspace TCB for the rehash. 0: settled; 1: what the kernel
+ * itself has sent isn't all acknowledged, call again later; or -errno. */
 ssize_t hv_late_check(struct hv_park *pk, uint8_t *buf, size_t cap, bool *fin_or_rst);
 int hv_settle(struct hv_park *pk, uint32_t snd_una, uint32_t rcv_nxt);
 void hv_barrier(void);               /* wait until no softirq can still be in the old path */
 
 /* Put the connection back (1.4 steps 1-11). img: state and octets (img->snd: snd_una..snd_end; the part up to snd_nxt was sent).
  * lost: the sent part probably never arrived: resend it once through the raw socket at once. Returns 0 or -errno (socket stays parked, retry; our own stack
- * may go on meanwhile). -EAGAIN: the kernel holds late octets that img lacks: hv_late_check(), feed them, export again. U, the unsent tail, is sent with the
+ * may go on meanwhile). -EAGAIN: the kernel holds late octets that hv_late_check() hasn't returned yet; img must contain all that it has returned. U, the unsent tail, is sent with the
  * ordinary send(), growing SO_SNDBUF for the moment if it must; nothing is dropped. */
 int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost);
 

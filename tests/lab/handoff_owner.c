@@ -470,7 +470,7 @@ void owner_poll(struct owner *o)
 		late(o);
 		if (!o->due_demote) {
 			int r = hv_settle(&o->pk, o->una, o->rcv);
-			if (r < 0) /* no route, say: later */
+			if (r != 0) /* no route, say, or acknowledgements are still due: later */
 				o->settle_us = now + 5000;
 		}
 	}

@@ -48,5 +48,6 @@ void case_device(void);
 void case_late(void);
 void case_reuse(void);
 void case_early_sent(void);
+void case_far(void);
 
 #endif
