@@ -24,7 +24,7 @@ static bool update_window(struct hv_tcb *t, const struct hv_seg *seg, uint32_t p
 static void kernel_sent(struct hv_tcb *t, struct hv_env *env, uint32_t ack, uint64_t now)
 {
 	hv_rec_materialize(t);
-	hv_rec_sent(t, env, t->snd_nxt, ack, (uint32_t)now, XRF_EVER | XRF_REXMIT);
+	hv_rec_sent(t, env, t->snd_nxt, ack, (uint32_t)now, XRF_EVER | XRF_REXMIT | XRF_KERNEL);
 	t->bytes_base += ack - t->snd_nxt;
 	t->snd_nxt = ack;
 	t->tx_cur = NULL;

@@ -66,8 +66,7 @@ uint32_t hv_rack_detect(struct hv_tcb *t, struct hv_ackinfo *ai, uint64_t now)
 /* ---- reductions ---- */
 void hv_enter_recovery(struct hv_tcb *t, uint64_t now)
 {
-	(void)now;
-	hv_undo_save(t);
+	hv_undo_save(t, now);
 	t->ssthresh = hv_cc_ssthresh(t);
 	t->recover = t->snd_nxt;
 	t->recover_fs = hv_max32(hv_flight(t), t->mss);
@@ -83,14 +82,13 @@ void hv_enter_loss(struct hv_tcb *t, uint64_t now)
 {
 	bool reneged;
 
-	(void)now;
 	/* RFC 5682 3.1 step 1: not when a recovery was going on, whose retransmissions are still about */
 	t->frto = t->ca < HV_CA_RECOVERY || (t->ca == HV_CA_LOSS && t->nrtx != 0) ? HV_FRTO_HEAD : HV_FRTO_OFF;
 	hv_rec_materialize(t);
 	/* what is at SND.UNA and SACKed should have been acknowledged: the receiver has dropped it (RFC 2018 section 8) */
 	reneged = t->rec_n != 0 && hv_rec(t, 0)->st == XR_SACKED;
 	if (t->ca < HV_CA_RECOVERY || (t->ca == HV_CA_LOSS && t->nrtx == 0) || hv_seq_ge(t->snd_una, t->recover)) {
-		hv_undo_save(t);
+		hv_undo_save(t, now);
 		t->ssthresh = hv_cc_ssthresh(t);
 		if ((t->tf & TF_RENO) == 0)
 			hv_cubic_rto(t);

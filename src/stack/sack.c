@@ -99,7 +99,7 @@ void hv_rec_drop_storage(struct hv_tcb *t, struct hv_env *env)
 	t->rec_chunk = NULL;
 }
 
-/* [seq, end) has just been sent for the first time; it follows the last record. flags: XRF_EVER, XRF_REXMIT for what the kernel sent. */
+/* [seq, end) has just been sent for the first time; it follows the last record. flags: XRF_EVER, XRF_REXMIT, XRF_KERNEL for what the kernel sent. */
 void hv_rec_sent(struct hv_tcb *t, struct hv_env *env, uint32_t seq, uint32_t end, uint32_t now32, unsigned flags)
 {
 	struct hv_xrec *r;

@@ -182,7 +182,7 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 		 * would restart the RTO for ever (handoff.md 1.2 step 7). */
 		uint32_t d = hv_max32(t->srtt8 >> 1, 10000);
 
-		hv_rec_sent(t, env, img->snd_una, img->snd_nxt, (uint32_t)now, XRF_EVER | XRF_REXMIT);
+		hv_rec_sent(t, env, img->snd_una, img->snd_nxt, (uint32_t)now, XRF_EVER | XRF_REXMIT | XRF_KERNEL);
 		t->snd_nxt = img->snd_nxt;
 		t->bytes_base = img->snd_nxt - img->snd_una;
 		hv_set_rtx(t, HV_RTX_IMPORT, now + d);

@@ -90,7 +90,7 @@ enum {
 	TF_CWND_LIM = 1u << 28,  /* output was stopped by cwnd since the last ACK */
 	TF_NOMEM = 1u << 30,     /* in-order octets were refused: the next ACK says window 0, as the kernel's does */
 	TF_LOWAT = 1u << 31,     /* TCP_NOTSENT_LOWAT is set */
-	TF_UNDO_RX = 1u << 29,   /* something was retransmitted since undo_* were saved; undo_tsval is valid */
+	TF_UNDO_RX = 1u << 29,   /* something was retransmitted since undo_* were saved, or was still out then; undo_tsval is valid */
 	/* see hv_fast_edge() */
 	TF_FAST_STOP = TF_CORK | TF_MORE | TF_DEAD | TF_PROBE | TF_TLP | TF_TLP_OUT | TF_HEAD | TF_ECE | TF_CWR | TF_IMPORT | TF_NOMEM,
 };
@@ -101,6 +101,7 @@ enum { HV_FRTO_OFF, HV_FRTO_HEAD, HV_FRTO_NEW, HV_FRTO_SENT };
 /* Record states */
 enum { XR_PLAIN, XR_SACKED, XR_LOST, XR_RETX };
 #define XRF_REXMIT 2u /* retransmitted by us, or it may have been by the kernel: its arrival proves nothing about the original */
+#define XRF_KERNEL 4u /* sent by the kernel, at a time that isn't known */
 #define XRF_EVER 1u /* retransmitted at some time, or sent by the kernel: no RTT sample (Karn) */
 struct hv_xrec {
 	uint32_t seq, end, xmit_us;
@@ -400,7 +401,7 @@ void hv_enter_cwr(struct hv_tcb *t, uint64_t now);
 void hv_enter_recovery(struct hv_tcb *t, uint64_t now);
 
 /* undo.c */
-void hv_undo_save(struct hv_tcb *t);
+void hv_undo_save(struct hv_tcb *t, uint64_t now);
 void hv_undo_check(struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai);
 /* F-RTO: new data goes before what is marked lost, until the next ACK tells whether the timeout was right. */
 bool hv_frto_holds(struct hv_tcb *t);

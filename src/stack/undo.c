@@ -6,14 +6,42 @@
  */
 #include "stack/cc.h"
 
-HV_COLD void hv_undo_save(struct hv_tcb *t)
+/* Retransmissions of before this reduction may still be out: those above an earlier `recover`, probes, the kernel's. Their ACKs echo stamps
+ * that are older than what this reduction is going to send again, and prove nothing; nor do D-SACKs before these have been told of, too.
+ * As Linux keeps retrans_stamp while retransmissions are out, and counts them in undo_retrans. */
+static void still_out(struct hv_tcb *t, uint64_t now)
 {
-	t->tf = (t->tf & ~TF_UNDO_RX) | TF_UNDO;
+	uint32_t oldest = hv_tsval(t, now), n = 0;
+
+	for (uint32_t i = 0; i < t->rec_n; i++) {
+		const struct hv_xrec *r = hv_rec(t, i);
+		uint32_t ts;
+
+		if (r->st == XR_SACKED || (r->flags & XRF_REXMIT) == 0)
+			continue;
+		/* when the kernel sent it (last) isn't known: no stamp of it counts */
+		ts = (r->flags & XRF_KERNEL) != 0 ? hv_tsval(t, now) - (1u << 30) : hv_tsval(t, now - ((uint32_t)now - r->xmit_us));
+		if (hv_seq_lt(ts, oldest))
+			oldest = ts;
+		n += r->end - r->seq;
+	}
+	if (n == 0)
+		t->tf &= ~TF_UNDO_RX;
+	else if ((t->tf & TF_UNDO_RX) == 0 || hv_seq_lt(oldest, t->undo_tsval)) /* what went twice was sent before xmit_us, too */
+		t->undo_tsval = oldest;
+	if (n != 0)
+		t->tf |= TF_UNDO_RX;
+	t->undo_rexmit = n;
+}
+
+HV_COLD void hv_undo_save(struct hv_tcb *t, uint64_t now)
+{
+	t->tf |= TF_UNDO;
 	t->undo_cwnd = t->cwnd;
 	t->undo_ssthresh = t->ssthresh;
 	t->undo_una = t->snd_una;
-	t->undo_rexmit = 0;
 	t->undo_cubic = t->cubic;
+	still_out(t, now);
 }
 
 static HV_COLD void undo(struct hv_tcb *t)

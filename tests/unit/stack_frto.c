@@ -127,14 +127,17 @@ static void reno_lost(void **state)
 /* The path has become slow: an ACK echoes the stamp of the original. */
 static void eifel(void **state)
 {
+	uint32_t first;
+
 	(void)state;
 	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
 	r.img.mss_clamp = RIG_MSS + 12;
 	r.img.pmtu = RIG_MSS + 52;
 	r.peer_ts = 1000;
+	first = (uint32_t)(r.now / 1000);
 	until_rto();
 	rig_write(&r, 20000);
-	in(&r, .ack = 1000, .tsecr = (uint32_t)((r.now - 200000) / 1000));
+	in(&r, .ack = 1000, .tsecr = first);
 	assert_int_equal(rig_stat(&r).ca_state, 0);
 	assert_in_range(rig_stat(&r).cwnd, 10, 12);
 }
@@ -221,11 +224,57 @@ static void dsack(void **state)
 	assert_int_equal(r.h.tcb->cubic.w_max, was.w_max);
 }
 
+/* A recovery ends while what was sent again above `recover` is still out, and the next one begins: the echo of a retransmission of the first is older
+ * than those of the second, and yet both losses are real. */
+static void eifel_next(void **state)
+{
+	uint32_t t1, cwnd, ssthresh;
+
+	(void)state;
+	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
+	r.img.mss_clamp = RIG_MSS + 12;
+	r.img.pmtu = RIG_MSS + 52;
+	r.img.snd_cwnd = 20;
+	r.peer_ts = 1000;
+	rig_start(&r);
+	rig_write(&r, 10000);
+	for (uint32_t i = 0; i < 10; i++)
+		rig_data(&r, 1000 * i, 1000);
+	r.now += 10000;
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 9000 } });
+	rig_data(&r, 0, 1000);
+	r.now += 2000;
+	rig_write(&r, 5000);
+	for (uint32_t i = 0; i < 5; i++)
+		rig_data(&r, 10000 + 1000 * i, 1000); /* above `recover` */
+	rig_none(&r);
+	r.now += 10000;
+	in(&r, .ack = 9000, .nsack = 1, .sack = { { 11000, 13000 } });
+	rig_data(&r, 9000, 1000);
+	rig_data(&r, 10000, 1000);
+	t1 = (uint32_t)(r.now / 1000);
+	rig_none(&r);
+	r.now += 8000;
+	in(&r, .ack = 10000, .tsecr = t1, .nsack = 1, .sack = { { 11000, 13000 } });
+	assert_int_equal(rig_stat(&r).ca_state, 1);
+	r.now += 1000;
+	in(&r, .ack = 10000, .nsack = 2, .sack = { { 14000, 15000 }, { 11000, 13000 } });
+	rig_data(&r, 13000, 1000);
+	assert_int_equal(rig_stat(&r).ca_state, 3);
+	cwnd = rig_stat(&r).cwnd;
+	ssthresh = rig_stat(&r).ssthresh;
+	r.now += 1000;
+	in(&r, .ack = 13000, .tsecr = t1, .nsack = 1, .sack = { { 14000, 15000 } });
+	assert_int_equal(rig_stat(&r).ca_state, 3);
+	assert_in_range(rig_stat(&r).cwnd, 1, cwnd + 1);
+	assert_int_equal(rig_stat(&r).ssthresh, ssthresh);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = { T(sack_late), T(sack_late_by_block), T(sack_lost), T(nothing_new), T(reno_late), T(reno_lost), T(eifel),
-		T(eifel_not), T(dsack), T(stamp_slow), T(stamp_duplicate) };
+		T(eifel_not), T(eifel_next), T(dsack), T(stamp_slow), T(stamp_duplicate) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

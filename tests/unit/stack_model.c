@@ -64,7 +64,7 @@ static void any_state(struct hv_tcb *t, uint64_t now)
 		r->seq = at;
 		r->end = at += i == 0 ? SEG * pick(1, 4) / 2 : SEG;
 		r->xmit_us = (uint32_t)now - SEG * pick(1, 12);
-		r->flags = (uint8_t)pick(0, 3);
+		r->flags = (uint8_t)(pick(0, 5) == 0 ? 7 : pick(0, 3));
 		hv_rec_set(t, r, (t->tf & TF_SACK) != 0 ? (uint8_t)pick(0, 3) : coin() ? XR_PLAIN : pick(0, 2) == 0 ? XR_LOST : XR_RETX);
 	}
 	if (n == 0 && coin())
@@ -94,7 +94,7 @@ static void any_state(struct hv_tcb *t, uint64_t now)
 	t->undo_ssthresh = SEG * pick(2, 12);
 	t->undo_una = t->snd_una - SEG * pick(0, 2);
 	t->undo_rexmit = SEG * pick(0, 1) + pick(0, 1);
-	t->undo_tsval = pick(1, 3);
+	t->undo_tsval = coin() ? pick(1, 3) : (uint32_t)(now / 1000) - pick(0, 12);
 	t->undo_cubic.w_max = 77;
 	t->cubic.w_max = 2 * SEG * pick(0, 9);
 	t->cwr_end = t->snd_una + SEG * pick(0, 2) - SEG;
@@ -267,8 +267,12 @@ static void prr(void **state)
 	}
 }
 
-static void model_save(struct hv_tcb *m)
+/* RFC 3522: only an echo from before the first of all retransmissions that may still arrive shows that none was needed; RFC 3708: as many
+ * octets as were retransmitted are to be reported. */
+static void model_save(struct hv_tcb *m, uint64_t now)
 {
+	bool known = (m->tf & TF_UNDO_RX) != 0;
+
 	m->tf |= TF_UNDO;
 	m->tf &= ~TF_UNDO_RX;
 	m->undo_cwnd = m->cwnd;
@@ -276,6 +280,19 @@ static void model_save(struct hv_tcb *m)
 	m->undo_una = m->snd_una;
 	m->undo_rexmit = 0;
 	m->undo_cubic = m->cubic;
+	for (uint32_t i = 0; i < m->rec_n; i++) {
+		struct hv_xrec *r = &m->embed[m->rec_head + i];
+		uint32_t sent = (uint32_t)((now - (uint32_t)((uint32_t)now - r->xmit_us)) / 1000);
+
+		if ((r->flags & XRF_REXMIT) == 0 || r->st == XR_SACKED)
+			continue;
+		if ((r->flags & XRF_KERNEL) != 0)
+			sent = (uint32_t)(now / 1000) - (1u << 30);
+		m->undo_tsval = known && before(m->undo_tsval, sent) >= 0 ? m->undo_tsval : sent;
+		known = true;
+		m->tf |= TF_UNDO_RX;
+		m->undo_rexmit += r->end - r->seq;
+	}
 }
 
 /* RFC 3168 6.1.2: the first new segment after a reduction says CWR. */
@@ -285,9 +302,9 @@ static void model_cwr(struct hv_tcb *m)
 		m->tf |= TF_CWR;
 }
 
-static void model_fast(struct hv_tcb *m)
+static void model_fast(struct hv_tcb *m, uint64_t now)
 {
-	model_save(m);
+	model_save(m, now);
 	m->ssthresh = hv_cc_ssthresh(m);
 	m->recover = m->snd_nxt;
 	m->recover_fs = most(m->snd_nxt - m->snd_una, m->mss);
@@ -299,7 +316,7 @@ static void model_fast(struct hv_tcb *m)
 }
 
 /* RFC 5681 3.1, RFC 5682 step 1. The second timeout of the same octets doesn't reduce again; SACKs are forgotten if the head was SACKed. */
-static void model_timeout(struct hv_tcb *m)
+static void model_timeout(struct hv_tcb *m, uint64_t now)
 {
 	bool in_recovery = m->ca == HV_CA_RECOVERY, again = m->ca == HV_CA_LOSS && m->nrtx != 0, below = before(m->snd_una, m->recover) > 0;
 	bool reneged;
@@ -308,7 +325,7 @@ static void model_timeout(struct hv_tcb *m)
 	hv_rec_materialize(m);
 	reneged = m->rec_n != 0 && m->embed[m->rec_head].st == XR_SACKED;
 	if (!below || !(in_recovery || again)) {
-		model_save(m);
+		model_save(m, now);
 		m->ssthresh = hv_cc_ssthresh(m);
 		if ((m->tf & TF_RENO) == 0)
 			hv_cubic_rto(m);
@@ -323,8 +340,9 @@ static void model_timeout(struct hv_tcb *m)
 	hv_rec_mark_all_lost(m, reneged);
 }
 
-static void model_ecn(struct hv_tcb *m)
+static void model_ecn(struct hv_tcb *m, uint64_t now)
 {
+	(void)now;
 	if (m->ca == HV_CA_RECOVERY || m->ca == HV_CA_LOSS || before(m->cwr_end, m->snd_una) <= 0)
 		return;
 	m->ssthresh = hv_cc_ssthresh(m);
@@ -336,14 +354,14 @@ static void model_ecn(struct hv_tcb *m)
 static void reductions(void **state)
 {
 	static void (*const real[])(struct hv_tcb *, uint64_t) = { hv_enter_recovery, hv_enter_loss, hv_enter_cwr };
-	static void (*const model[])(struct hv_tcb *) = { model_fast, model_timeout, model_ecn };
+	static void (*const model[])(struct hv_tcb *, uint64_t) = { model_fast, model_timeout, model_ecn };
 	struct hv_tcb t, m;
 
 	(void)state;
 	for (uint32_t i = 0; i < ROUNDS; i++) {
 		any_state(&t, epoch);
 		copy(&m, &t);
-		model[i % 3](&m);
+		model[i % 3](&m, epoch);
 		real[i % 3](&t, epoch);
 		must_be(&t, &m, i % 3 == 0 ? "hv_enter_recovery" : i % 3 == 1 ? "hv_enter_loss" : "hv_enter_cwr", i);
 	}
@@ -441,7 +459,7 @@ static uint32_t model_ack(struct hv_tcb *m, const struct hv_seg *seg, struct hv_
 			if (ai->dsack_tlp)
 				m->peer_delack_us = least(4 * m->peer_delack_us, 200000);
 			else if (beyond)
-				model_ecn(m); /* the probe repaired a loss: a reduction, nothing else */
+				model_ecn(m, now); /* the probe repaired a loss: a reduction, nothing else */
 			else
 				done = ai->dup;
 		}
@@ -467,7 +485,7 @@ static uint32_t model_ack(struct hv_tcb *m, const struct hv_seg *seg, struct hv_
 		model_head(m, ai); /* RFC 6582: the third duplicate, and every partial ACK after it */
 	if (m->ca != HV_CA_RECOVERY && m->ca != HV_CA_LOSS) {
 		if (m->lost_out > 0)
-			model_fast(m);
+			model_fast(m, now);
 		else
 			m->ca = m->sacked_out > 0 || m->dupacks > 0 ? HV_CA_DISORDER : HV_CA_OPEN;
 	}
