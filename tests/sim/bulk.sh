@@ -1,5 +1,5 @@
 #!/bin/sh
-# Bulk transfers in virtual time: nobody waits longer than the RTO allows, equal flows share equally (Jain's index >= 0.95), and throughput is
+# Bulk transfers in virtual time: no sender waits longer than the RTO allows before it tries again, equal flows share equally (Jain's index >= 0.95), and throughput is
 # that of matrix.txt to within a tenth. A change that is meant: build/sim --matrix >tests/sim/matrix.txt
 # limit: 180
 set -u
@@ -29,5 +29,6 @@ else
 		exit bad || n == 0
 	}' "$want" "$got" || { echo "bulk: throughput has changed by more than a tenth"; rc=1; }
 fi
+"$sim" --stalls 1-100 || { echo "bulk: a stall"; rc=1; }
 "$sim" --fairness || { echo "bulk: not fair"; rc=1; }
 exit $rc

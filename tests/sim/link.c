@@ -52,13 +52,6 @@ static void too_big(struct world *w, uint32_t from, uint32_t mtu)
 	world_push(w, w->now + w->link[from].c.delay_us, EV_PMTU, from);
 }
 
-static void lost(struct world *w, uint32_t from)
-{
-	w->link[from].lost++;
-	if (w->stall.on)
-		bulk_lost(w);
-}
-
 static void deliver(struct world *w, uint32_t from, const uint8_t *frame, uint32_t len, uint64_t at)
 {
 	struct link_state *l = &w->link[from];
@@ -91,7 +84,7 @@ void link_send(struct world *w, uint32_t from, const uint8_t *frame, uint32_t le
 	if (w->pcap != NULL)
 		pcap_write(w->pcap, w->now, frame, len);
 	if (backlog * l->c.rate_bps / 8000000u > l->c.queue) {
-		lost(w, from);
+		l->lost++;
 		return; /* queue full */
 	}
 	l->free_at = start + (uint64_t)(len + 24) * 8000000u / l->c.rate_bps;
@@ -104,11 +97,11 @@ void link_send(struct world *w, uint32_t from, const uint8_t *frame, uint32_t le
 		l->bad = !l->bad;
 	if (dark(w, w->now) || prng_ppm(&w->rng, l->c.loss) || (l->bad && prng_ppm(&w->rng, l->c.ge_loss)) ||
 	    (dense && l->c.thin != 0 && pure_ack(w, frame, len) && prng_ppm(&w->rng, l->c.thin))) {
-		lost(w, from);
+		l->lost++;
 		return;
 	}
 	if (l->c.mtu != 0 && w->now >= l->c.mtu_at && len - (frame[12] == 0x81 ? 18u : 14u) > l->c.mtu) {
-		lost(w, from);
+		l->lost++;
 		too_big(w, from, l->c.mtu);
 		return;
 	}

@@ -1,5 +1,5 @@
 /*
- * main.c - sim [--seeds A-B] [--seed N [--pcap FILE] [-v]] [--pcap-dir DIR] [--twins] | --matrix | --fairness
+ * main.c - sim [--seeds A-B] [--seed N [--pcap FILE] [-v]] [--pcap-dir DIR] [--twins] | --matrix | --fairness | --stalls A-B
  *
  * Runs the seeds, prints a line for each that fails and a last line with the count. A failing seed is run once more to write its
  * capture. The same seed always does the same.
@@ -30,7 +30,7 @@ static bool run(uint64_t seed, const char *pcap_path, bool verbose, bool twins)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [--seeds A-B] [--seed N] [--pcap FILE] [--pcap-dir DIR] [--twins] [-v] | --matrix | --fairness\n");
+	fprintf(stderr, "usage: sim [--seeds A-B] [--seed N] [--pcap FILE] [--pcap-dir DIR] [--twins] [-v] | --matrix | --fairness | --stalls A-B\n");
 	return 2;
 }
 
@@ -38,16 +38,18 @@ int main(int argc, char **argv)
 {
 	static const struct option opts[] = { { "seeds", 1, NULL, 's' }, { "seed", 1, NULL, 'n' }, { "pcap", 1, NULL, 'p' },
 		{ "pcap-dir", 1, NULL, 'd' }, { "twins", 0, NULL, 't' }, { "matrix", 0, NULL, 'm' }, { "fairness", 0, NULL, 'f' },
+		{ "stalls", 1, NULL, 'S' },
 		{ "verbose", 0, NULL, 'v' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' }, { NULL, 0,
 		    NULL, 0 } };
 	uint64_t from = 1, to = 200, failed = 0, frames = 0, octets = 0, sum = 0;
 	const char *pcap = NULL, *dir = NULL;
-	bool verbose = false, twins = false;
+	bool verbose = false, twins = false, stalls = false;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "v", opts, NULL)) != -1) {
 		char *end = NULL;
 		switch (c) {
+		case 'S': stalls = true; /* fall through */
 		case 's':
 			from = strtoull(optarg, &end, 0);
 			if (*end != '-' || end == optarg)
@@ -69,6 +71,8 @@ int main(int argc, char **argv)
 	}
 	if (optind != argc || from > to || (pcap != NULL && from != to))
 		return usage();
+	if (stalls)
+		return bulk_stalls(from, to, verbose) ? 0 : 1;
 	for (uint64_t s = from; s <= to; s++) {
 		bool ok = run(s, pcap, verbose, twins);
 		for (int i = 0; i < 2; i++) {

@@ -95,13 +95,13 @@ struct event {
 	uint8_t *frame;
 };
 
-/* Bulk transfers: how long the receiver waits for the next octet, against how long it may. */
+/* Bulk transfers from side 0: how long the receiver waits for the next octet, and how long the sender for its next try, see bulk.c. */
 struct stall {
 	bool on;
 	uint64_t moved, longest; /* when the receiver got its last octet; in us, of all */
-	uint64_t since;          /* moved, or the answer to a retransmission after an RTO, if that came later */
-	uint32_t rto, srtt;      /* the sender's at that time; rto: backed off only if it is since an answer */
-	uint32_t backoff, tries; /* how often it had been doubled then; retransmissions after an RTO that came to nothing since */
+	uint64_t since, may;     /* the sender waits since then, and so long at most */
+	uint64_t rto, tlp;       /* counters seen last */
+	uint32_t timeouts;       /* since there was an answer that tells the round trip */
 };
 
 /* One bulk transfer from side 0 to side 1, or more than one over the same links. */
@@ -138,9 +138,11 @@ bool world_run(struct world *w, uint64_t seed, const struct world_opts *o);
 /* bulk.c: the same for a transfer without chance in what the ends do. */
 bool bulk_matrix(FILE *out);
 bool bulk_fairness(FILE *out);
-void bulk_lost(struct world *w);
+bool bulk_stalls(uint64_t from, uint64_t to, bool verbose);
+void bulk_step(struct world *w);
+void bulk_sent(struct world *w, uint32_t seq, uint32_t len);
 void bulk_moved(struct world *w);
-void bulk_answered(struct world *w, bool sack);
+void bulk_answered(struct world *w, const struct hv_seg *seg, uint32_t una);
 
 /* setup.c */
 void world_setup(struct world *w);

@@ -159,5 +159,7 @@ void wire_out(void *arg, const uint8_t *frame, uint32_t len)
 	if (before(s->sent_max, v.seq + v.len))
 		s->sent_max = v.seq + v.len;
 	judge_ack(w, a->who, &v, a->kernel);
+	if (w->stall.on && a->who == 0 && v.len != 0)
+		bulk_sent(w, v.seq, v.len);
 	link_send(w, a->who, frame, len);
 }

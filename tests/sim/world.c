@@ -196,9 +196,8 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	struct hv_frame f;
 	struct hv_seg seg;
 	const char *differ;
-	uint32_t edge, nxt, una;
+	uint32_t edge, nxt, una, sacked;
 	unsigned acts;
-	bool timeout;
 
 	if (!hv_frame_parse(b->base, b->len, &f) || !hv_frame_csum_ok(&f)) {
 		if (!damaged)
@@ -224,7 +223,7 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	edge = s->h.tcb->rcv_edge;
 	nxt = s->h.tcb->rcv_nxt;
 	una = s->h.tcb->snd_una;
-	timeout = s->h.tcb->nrtx != 0;
+	sacked = s->h.tcb->sacked_out;
 	acts = hv_tcp_input(s->h.tcb, &s->h.env, &seg, w->now);
 	if ((acts & HV_TCP_DROP) != 0 && seg.len != 0 && s->h.tcb->rcv_nxt == nxt && hv_seq_le(seg.seq, nxt) &&
 	    hv_seq_gt(seg.seq + seg.len, nxt) && edge != nxt)
@@ -232,8 +231,8 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	ecn_in(w, s, &seg, acts);
 	if (w->stall.on && who == 1 && s->h.tcb->rcv_nxt != nxt)
 		bulk_moved(w);
-	if (w->stall.on && who == 0 && timeout && s->h.tcb->snd_una != una)
-		bulk_answered(w, seg.nsack != 0);
+	if (w->stall.on && who == 0 && (s->h.tcb->snd_una != una || s->h.tcb->sacked_out != sacked))
+		bulk_answered(w, &seg, una);
 	if ((acts & HV_TCP_KEPT) == 0)
 		host_put(&s->h, b);
 	else if ((acts & (HV_TCP_DROP | HV_TCP_DEMOTE)) != 0)
@@ -411,6 +410,8 @@ bool world_step(struct world *w)
 	}
 	e = heap_pop(w);
 	w->now = e.at;
+	if (w->stall.on)
+		bulk_step(w);
 	step(w, &e);
 	if (!done && w->now - w->progress_at > STALL_US)
 		world_fail(w, "no progress for %u s; 0 read %u of %u, 1 read %u of %u", STALL_US / 1000000, w->side[0].app.read,
