@@ -1,6 +1,6 @@
 #!/bin/sh
-# Bulk transfers in virtual time: no sender waits longer than the RTO allows before it tries again, equal flows share equally (Jain's index >= 0.95), and throughput is
-# that of matrix.txt to within a tenth. A change that is meant: build/sim --matrix >tests/sim/matrix.txt
+# Bulk transfers in virtual time: no sender waits longer than the RTO allows before it tries again, equal flows share equally (Jain's index
+# >= 0.95), and throughput is that of matrix.txt to within a tenth. A change that is meant: build/sim --matrix >tests/sim/matrix.txt
 # limit: 180
 set -u
 sim=${HV_BUILD:-build}/sim
