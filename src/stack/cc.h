@@ -11,7 +11,6 @@
 void hv_cubic_ack(struct hv_tcb *t, uint32_t acked, uint64_t now);
 uint32_t hv_cubic_ssthresh(struct hv_tcb *t);
 void hv_cubic_rto(struct hv_tcb *t);
-void hv_cubic_idle(struct hv_tcb *t, uint64_t idle_us);
 void hv_hystart_ack(struct hv_tcb *t, uint32_t acked, uint32_t rtt);
 void hv_reno_ack(struct hv_tcb *t, uint32_t acked);
 uint32_t hv_reno_ssthresh(const struct hv_tcb *t);

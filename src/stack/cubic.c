@@ -61,11 +61,14 @@ static uint32_t w_cubic(const struct hv_tcb *t, uint64_t ms)
 void hv_cubic_ack(struct hv_tcb *t, uint32_t acked, uint64_t now)
 {
 	struct hv_cubic *c = &t->cubic;
-	uint32_t target;
+	uint32_t target, now_ms = (uint32_t)(now / 1000u), gap = now_ms - c->last_ms;
 	uint64_t inc;
 
 	if (c->epoch_us == 0)
 		epoch_start(t, now);
+	else if (gap > (t->srtt8 >> 2) / 1000u + HV_DELACK / 1000u)
+		c->epoch_us += (uint64_t)gap * 1000u; /* RFC 9438 5.8: nothing to send, or not enough to need cwnd: no time to grow in */
+	c->last_ms = now_ms;
 	/* one RTT ahead (RFC 9438 4.2), between cwnd and 1.5 cwnd */
 	target = w_cubic(t, (now - c->epoch_us + (t->srtt8 >> 3)) / 1000u);
 	if (target > t->cwnd + t->cwnd / 2)
@@ -77,10 +80,11 @@ void hv_cubic_ack(struct hv_tcb *t, uint32_t acked, uint64_t now)
 	inc += c->est_acc;
 	c->w_est += (uint32_t)(inc / t->cwnd);
 	c->est_acc = (uint32_t)(inc % t->cwnd);
+	/* as Linux: 5 % per RTT at least while no loss has shown yet what the path can hold */
+	if (c->w_max == 0)
+		target = hv_max32(target, t->cwnd + t->cwnd / 20);
 	if (target > t->cwnd)
 		t->cwnd += (uint32_t)((uint64_t)(target - t->cwnd) * hv_min32(acked, t->cwnd) / t->cwnd);
-	else
-		t->cwnd += acked / 100;
 	if (c->w_est > t->cwnd)
 		t->cwnd = c->w_est;
 }
@@ -89,22 +93,15 @@ uint32_t hv_cubic_ssthresh(struct hv_tcb *t)
 {
 	struct hv_cubic *c = &t->cubic;
 
-	/* fast convergence, RFC 9438 4.7 */
-	c->w_max = t->cwnd < c->w_last_max ? (uint32_t)((uint64_t)t->cwnd * 17 / 20) : t->cwnd;
-	c->w_last_max = t->cwnd;
+	/* fast convergence, RFC 9438 4.7: W_max may be what fast convergence has made of it the last time */
+	c->w_max = t->cwnd < c->w_max ? (uint32_t)((uint64_t)t->cwnd * 17 / 20) : t->cwnd;
 	c->cwnd_prior = t->cwnd;
 	c->epoch_us = 0;
 	return (uint32_t)((uint64_t)t->cwnd * 7 / 10);
 }
 
+/* RFC 9438 4.8: the next epoch begins with K = 0 and W_max = cwnd, as the first one does. */
 void hv_cubic_rto(struct hv_tcb *t)
 {
-	t->cubic.epoch_us = 0;
-}
-
-/* Time without anything to send isn't time in which the window may have grown. */
-void hv_cubic_idle(struct hv_tcb *t, uint64_t idle_us)
-{
-	if (t->cubic.epoch_us != 0)
-		t->cubic.epoch_us += idle_us;
+	t->cubic.w_max = 0;
 }

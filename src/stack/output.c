@@ -146,7 +146,6 @@ static HV_COLD void idle_restart(struct hv_tcb *t, uint64_t idle)
 		left -= rto;
 	}
 	t->cwnd = hv_max32(t->cwnd, rw);
-	hv_cubic_idle(t, idle);
 }
 
 void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t now)

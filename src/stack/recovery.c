@@ -69,7 +69,8 @@ void hv_enter_recovery(struct hv_tcb *t, uint64_t now)
 	hv_undo_save(t, now);
 	t->ssthresh = hv_cc_ssthresh(t);
 	t->recover = t->snd_nxt;
-	t->recover_fs = hv_max32(hv_flight(t), t->mss);
+	/* What will still be delivered; the caller adds what its ACK has delivered (RFC 9937 6.2). Without SACK it can't be told apart. */
+	t->recover_fs = hv_max32(hv_flight(t) - t->sacked_out, t->mss);
 	t->prr_delivered = t->prr_out = 0;
 	t->ca = HV_CA_RECOVERY;
 	t->tf &= ~TF_TLP_OUT;
@@ -224,10 +225,12 @@ uint32_t hv_recovery_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_s
 		mark_head_lost(t, env, ai);
 	}
 	if (t->ca < HV_CA_RECOVERY) {
-		if (t->lost_out != 0)
+		if (t->lost_out != 0) {
 			hv_enter_recovery(t, now);
-		else
+			t->recover_fs += sack ? ai->delivered : 0;
+		} else {
 			t->ca = t->sacked_out != 0 || t->dupacks != 0 ? HV_CA_DISORDER : HV_CA_OPEN;
+		}
 	}
 	if (t->ca == HV_CA_RECOVERY)
 		hv_prr(t, ai);

@@ -114,7 +114,8 @@ struct hv_block {
 };
 
 struct hv_cubic {
-	uint32_t w_max, w_last_max, origin, w_est, k_ms, est_acc, cwnd_prior;
+	uint32_t w_max, origin, w_est, k_ms, est_acc, cwnd_prior; /* w_max 0: unknown */
+	uint32_t last_ms;  /* when cwnd was last the limit */
 	uint64_t epoch_us; /* 0: no epoch */
 };
 

@@ -30,6 +30,15 @@ stack_trim_SOURCES = tests/unit/stack_trim.c $(stack_rig)
 stack_trim_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) -O2
 stack_trim_LDADD = libhvstack.la $(CMOCKA_LIBS)
 
+# Congestion control by itself
+if HAVE_CMOCKA
+UNIT_TESTS += stack_cubic
+endif
+EXTRA_PROGRAMS += stack_cubic
+stack_cubic_SOURCES = tests/unit/stack_cubic.c
+stack_cubic_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+stack_cubic_LDADD = libhvstack.la $(CMOCKA_LIBS)
+
 # Attacks, each by its name
 if HAVE_CMOCKA
 UNIT_TESTS += stack_attack_blind stack_attack_peer stack_attack_recv stack_rfc9293

@@ -307,7 +307,7 @@ static void model_fast(struct hv_tcb *m, uint64_t now)
 	model_save(m, now);
 	m->ssthresh = hv_cc_ssthresh(m);
 	m->recover = m->snd_nxt;
-	m->recover_fs = most(m->snd_nxt - m->snd_una, m->mss);
+	m->recover_fs = most(m->snd_nxt - m->snd_una - m->sacked_out, m->mss);
 	m->prr_delivered = 0;
 	m->prr_out = 0;
 	m->tf &= ~TF_TLP_OUT;
@@ -485,7 +485,7 @@ static uint32_t model_ack(struct hv_tcb *m, const struct hv_seg *seg, struct hv_
 		model_head(m, ai); /* RFC 6582: the third duplicate, and every partial ACK after it */
 	if (m->ca != HV_CA_RECOVERY && m->ca != HV_CA_LOSS) {
 		if (m->lost_out > 0)
-			model_fast(m, now);
+			model_fast(m, now), m->recover_fs += (m->tf & TF_SACK) != 0 ? ai->delivered : 0;
 		else
 			m->ca = m->sacked_out > 0 || m->dupacks > 0 ? HV_CA_DISORDER : HV_CA_OPEN;
 	}
