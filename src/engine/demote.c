@@ -7,6 +7,7 @@
 #include "engine/internal.h"
 
 #define RETRY_US 10000u
+#define REFUSED_WARN 100u /* a second of that */
 #define ORPHAN_US 120000000u /* about as long as the kernel keeps on with a connection that nobody holds any more */
 #define LATE_MAX (1u << 20)
 
@@ -78,6 +79,7 @@ static void finish(struct hv_sock *s, enum hv_why why, uint64_t t0)
 	unlink_vf(s);
 	p->why = why;
 	p->demote_pending = false;
+	p->refused = 0;
 	p->next_try_ns = 0;
 	atomic_store_explicit(&s->calls, 0, memory_order_relaxed);
 	hv_epoll_demoted(s);
@@ -172,6 +174,20 @@ static void release_tcb(struct hv_sock_priv *p)
 	p->late = NULL;
 }
 
+/* A route that is gone for a moment, say, is nobody's business; a program that waits for a second wants to know why. */
+static void note_refusal(struct hv_sock_priv *p, int r)
+{
+	const char *step = p->park.step != NULL ? p->park.step : "late octets";
+
+	if (p->refused != UINT16_MAX)
+		p->refused++;
+	if (p->refused == 1)
+		hv_log(HV_LOG_DEBUG, "a connection could not be given back to the kernel at once (%s: error %d); retrying", step, -r);
+	if (p->refused == REFUSED_WARN)
+		hv_log_once(HV_LOG_WARN, "a connection has waited for a second to be given back to the kernel (%s: error %d%s); retrying", step, -r,
+		    r == -ENETUNREACH || r == -EHOSTUNREACH ? ", it needs a route to its peer" : r == -ENOMEM || r == -ENOBUFS ? ", it needs memory" : "");
+}
+
 static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 {
 	struct hv_sock_priv *p = s->p;
@@ -215,7 +231,7 @@ static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 	}
 	if (r != 0) {
 		/* The socket is parked and guarded; nothing is lost while it waits. Frames are the peer's to repeat. */
-		hv_log_once(HV_LOG_WARN, "a connection could not be given back to the kernel at once (%s: error %d); retrying", p->park.step != NULL ? p->park.step : "?", -r);
+		note_refusal(p, r);
 		hv_tier_set(s, HV_TIER_VF);
 		while (p->pend != NULL) {
 			struct hv_buf *b = p->pend;

@@ -108,6 +108,7 @@ struct hv_sock_priv {
 	uint32_t pend_count;
 	bool demote_pending;                  /* the kernel refused it back for now; retried */
 	bool pend_lost;
+	uint16_t refused;                     /* how often in succession */
 	uint32_t pass;                        /* of hv_demote_all_locked() that has been here */
 	bool slow;                            /* gave the ring's buffers back by force: promoted again only when it has read */
 	enum hv_why pend_why;

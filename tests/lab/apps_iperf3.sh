@@ -44,6 +44,7 @@ one() { # NAME OPTION...
 	cat "$tmp/$name.err"
 	check "$name: its result is whole" result "$tmp/$name.json"
 	check "$name: it was on the VF and came back to it" test "$(summary vm promotions)" -ge 2
+	check "$name: the kernel took it back at the first try each time" test "$(summary vm demotion_retries)" = 0
 	echo "   promotions $(summary vm promotions), because the VF went: $(summary vm demoted_because.VF_LOST), longest failover $(summary vm failover.longest_us) us"
 }
 one tcp-out
