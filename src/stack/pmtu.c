@@ -2,7 +2,7 @@
  * pmtu.c - how large a segment may be: the peer's MSS, the path's MTU, the options that go with every segment.
  *
  * ICMP arrives at the kernel (RFC 1191, 8201); the engine reads the verdict from there and tells it here, so a forged message has passed
- * the kernel's checks first (RFC 5927). Where ICMP is dropped, timeouts of full-sized segments have to tell (RFC 4821, 8899: black hole).
+ * the kernel's checks first (RFC 5927). Where ICMP is dropped, timeouts of large segments have to tell (RFC 4821, 8899: black hole).
  * Ring lock.
  */
 #include "stack/cc.h"
@@ -39,20 +39,21 @@ void hv_max_wnd(struct hv_tcb *t, uint32_t wnd)
 		hv_mss_update(t);
 }
 
-#define BH_TIMEOUTS 2u     /* so many retransmissions of a full-sized segment were in vain */
+#define BH_TIMEOUTS 2u     /* so many retransmissions of a large segment were in vain */
 #define BH_SAFE 1220u      /* what IPv6's least MTU carries isn't suspected */
 #define BH_FIRST_WAIT_S 10u
 #define BH_MAX_WAIT_S 600u /* as net.ipv4.tcp_probe_interval */
 
-/* A timeout is about to be acted upon. Does the path swallow what is large? What is retransmitted is cut anew, to a size that more paths carry: Ethernet
- * behind jumbo frames, IPv6's least MTU, Linux's tcp_base_mss, RFC 1122's. */
+/* A timeout is about to be acted upon. Does the path swallow what is large? What is retransmitted is cut anew, to a size that more paths
+ * carry: Ethernet behind jumbo frames, IPv6's least MTU, Linux's tcp_base_mss, RFC 1122's. The segment may be a message that doesn't fill one. */
 void hv_black_hole(struct hv_tcb *t, uint64_t now)
 {
 	static const uint16_t sizes[] = { 1400, 1200, 1024, HV_MSS_DEFAULT };
-	uint32_t opt = (t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0, full = t->mss + opt;
+	uint32_t opt = (t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0;
+	uint32_t len = hv_min32(t->rec_n != 0 ? hv_rec(t, 0)->end - t->snd_una : hv_flight(t), t->mss), full = len + opt; /* what is resent */
 	bool trial = t->bh_prev != 0 && now - t->bh_at < BH_MAX_WAIT_S * 1000000ull;
 
-	if (t->nrtx < (trial ? 1 : BH_TIMEOUTS) || hv_flight(t) < t->mss || (t->bh_mss == 0 && full <= BH_SAFE))
+	if (t->nrtx < (trial ? 1 : BH_TIMEOUTS) || (full <= BH_SAFE && (t->bh_mss == 0 || len < t->mss)))
 		return;
 	for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
 		if (sizes[i] > full - full / 8)

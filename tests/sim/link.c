@@ -1,6 +1,6 @@
 /*
  * link.c - the network: rate, queue, delay, jitter, loss (independent and in bursts), reordering, duplication, corruption, ACK thinning,
- * blackouts, ECN marks, and a path that becomes narrower.
+ * blackouts, ECN marks, and a path that becomes narrower, with ICMP or without.
  */
 #include "sim.h"
 
@@ -102,9 +102,14 @@ void link_send(struct world *w, uint32_t from, const uint8_t *frame, uint32_t le
 	}
 	if (l->c.mtu != 0 && w->now >= l->c.mtu_at && len - (frame[12] == 0x81 ? 18u : 14u) > l->c.mtu) {
 		l->lost++;
-		too_big(w, from, l->c.mtu);
+		if (l->c.silent)
+			hole_swallows(w, from, frame);
+		else
+			too_big(w, from, l->c.mtu);
 		return;
 	}
+	if (l->c.silent)
+		hole_passes(w, from, frame, len);
 	if (!pure_ack(w, frame, len) && prng_ppm(&w->rng, l->c.ce)) {
 		uint8_t *copy = malloc(len);
 		if (copy == NULL)

@@ -123,6 +123,7 @@ void move_freeze(struct world *w, uint32_t who)
 		held++;
 	host_release(&s->h, held);
 	s->frozen = true;
+	hole_forget(s);
 	s->refused = s->ece_may = s->ece_must = false; /* the kernel's now */
 	s->need_out = false;
 	s->timer_at = UINT64_MAX;

@@ -300,6 +300,8 @@ void world_setup(struct world *w)
 		if (a->rd_us > 20000000 / n)
 			a->rd_us = 20000000 / n;
 	}
+	if (prng_in(&w->rng, 0, 7) == 0)
+		hole_setup(w);
 	setup_start(w);
 }
 

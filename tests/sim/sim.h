@@ -22,6 +22,7 @@ struct link_conf { /* one direction */
 	uint32_t ce;                         /* marks instead of loss, parts per million */
 	uint32_t mtu;                        /* octets of IP packet from mtu_at on; 0: never a limit */
 	uint64_t mtu_at;
+	bool silent;                         /* what is larger vanishes: nobody hears of it */
 };
 
 struct link_state {
@@ -48,6 +49,13 @@ struct app {
 	uint32_t base;        /* sequence number of stream offset 0 */
 	uint32_t written, read;
 	bool blocked, wr_sched, rd_sched;
+};
+
+/* Behind a path that swallows what is large, without a word: since when nothing has got through, and how long that may last, see hole.c. */
+struct hole {
+	uint64_t since, may;
+	bool waits, found;
+	uint32_t swallowed; /* segments */
 };
 
 struct side {
@@ -82,6 +90,7 @@ struct side {
 	bool refused;         /* octets that fitted the window were refused for want of memory: the next window may be 0 */
 	bool ece_may, ece_must; /* a CE mark arrived and no CWR since; _must: in a segment that counts for sure */
 	uint32_t icmp_mtu;    /* on its way, see EV_PMTU */
+	struct hole hole;
 };
 
 enum ev_type { EV_ARRIVE, EV_POLL, EV_TIMER, EV_WRITE, EV_READ, EV_SQ, EV_MOVE, EV_THAW, EV_LATE, EV_PMTU };
@@ -170,6 +179,12 @@ void app_fill(const struct world *w, uint32_t who, uint32_t off, uint8_t *dst, u
 void app_write(struct world *w, uint32_t who);
 void app_read(struct world *w, uint32_t who);
 void app_wake(struct world *w, uint32_t who, unsigned acts);
+/* hole.c */
+void hole_setup(struct world *w);
+void hole_swallows(struct world *w, uint32_t from, const uint8_t *frame);
+void hole_passes(struct world *w, uint32_t from, const uint8_t *frame, uint32_t len);
+void hole_forget(struct side *s); /* a move */
+void hole_judge(struct world *w); /* after each event */
 /* move.c */
 void move_freeze(struct world *w, uint32_t who);
 void move_thaw(struct world *w, uint32_t who);

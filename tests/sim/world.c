@@ -413,6 +413,7 @@ bool world_step(struct world *w)
 	if (w->stall.on)
 		bulk_step(w);
 	step(w, &e);
+	hole_judge(w);
 	if (!done && w->now - w->progress_at > STALL_US)
 		world_fail(w, "no progress for %u s; 0 read %u of %u, 1 read %u of %u", STALL_US / 1000000, w->side[0].app.read,
 		    w->side[1].app.total, w->side[1].app.read, w->side[0].app.total);

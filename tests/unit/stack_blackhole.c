@@ -81,6 +81,24 @@ static void small_segments_prove_nothing(void **state)
 	assert_int_equal(r.h.tcb->mss, MSS);
 }
 
+/* A message that fits one segment is cut if it is larger than any path must carry. */
+static void message(void **state)
+{
+	(void)state;
+	rig_start(&r);
+	rig_write(&r, 1300);
+	assert_int_equal(timeout_size(), 1300);
+	assert_int_equal(timeout_size(), 1300);
+	assert_int_equal(timeout_size(), 1024);
+	in(&r, .ack = 1024);
+	assert_int_equal(rig_take(&r)->len, 1300 - 1024);
+	deliver_all();
+	rig_write(&r, 1000);
+	rig_drop_out(&r);
+	for (int i = 0; i < 5; i++)
+		assert_int_equal(timeout_size(), 1000);
+}
+
 static void comes_back(void **state)
 {
 	(void)state;
@@ -142,7 +160,8 @@ static void told_by_kernel(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-	const struct CMUnitTest tests[] = { T(shrinks_by_steps), T(small_segments_prove_nothing), T(comes_back), T(still_there), T(told_by_kernel) };
+	const struct CMUnitTest tests[] = { T(shrinks_by_steps), T(small_segments_prove_nothing), T(message), T(comes_back), T(still_there),
+		T(told_by_kernel) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
