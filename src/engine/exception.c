@@ -2,7 +2,7 @@
  * exception.c - packets of promoted connections that came by the synthetic path (src/failover/capture.h): input of our stack like any other.
  *
  * Read by the service thread only; G.lock is taken for each batch. A captured frame may be several segments in one: it is cut to buffer size. For a connection that
- * isn't ours any more the frame goes to the kernel, whose parked socket has dropped it; if it hasn't, TCP sorts the duplicate out.
+ * isn't ours any more the frame goes to the kernel, whose parked socket has dropped it; if it hasn't, TCP sorts the duplicate out. ICMP about them is path.c's.
  */
 #include "engine/internal.h"
 
@@ -71,7 +71,12 @@ static void one(uint8_t *frame, uint32_t len, bool csum_ok, uint64_t now_us)
 {
 	struct hv_frame f;
 
-	if (!hv_frame_parse(frame, len, &f) || f.tuple.proto != 6 || (!csum_ok && !hv_frame_csum_ok(&f)))
+	if (!hv_frame_parse(frame, len, &f)) {
+		hv_path_icmp(frame, len, now_us);
+		return;
+	}
+	HV_COUNT(captured);
+	if (f.tuple.proto != 6 || (!csum_ok && !hv_frame_csum_ok(&f)))
 		return;
 	struct hv_sock *s = hv_demux_find(&f.tuple);
 	if (s != NULL && hv_sock_vf(s)) {
@@ -114,10 +119,8 @@ void hv_exception_poll(void)
 		if (n < 0)
 			return;
 		hv_lock(&G.lock);
-		if (G.vf != NULL) {
-			HV_COUNT(captured);
+		if (G.vf != NULL)
 			one(frame_mem, (uint32_t)n, csum_ok, hv_now_us());
-		}
 		hv_unlock(&G.lock);
 	}
 }

@@ -124,6 +124,7 @@ struct hv_sock_priv {
 	/* timers */
 	uint32_t heap_idx;                    /* 0 = not in the heap */
 	uint64_t heap_key, settle_us, active_us, next_retry_us;
+	uint64_t path_us;                     /* TCP: when the kernel is asked again how it would send */
 	/* UDP */
 	uint32_t fork_gen, verified;          /* no fork up to that one shares it; and each up to this one found it close-on-exec */
 	bool leaky;                           /* has or had a name that isn't */
@@ -320,12 +321,20 @@ void hv_ring_failover(enum hv_loss cause);                   /* any thread, take
 /* exception.c, service thread, lock not held */
 void hv_exception_poll(void);
 
+/* path.c */
+int hv_sock_route(int fd, const struct hv_tuple *t, struct hv_route *rt); /* any thread */
+void hv_path_l2(uint8_t l2[14], const struct hv_route *rt, uint8_t family);
+/* lock held */
+void hv_path_fresh(struct hv_sock *s, uint64_t now_us);
+unsigned hv_path_look(struct hv_sock *s, uint64_t now_us);   /* may demote; acts of the stack */
+void hv_path_icmp(const uint8_t *frame, uint32_t len, uint64_t now_us);
+
 /* stats.c */
 struct hv_stats {
 	_Atomic uint64_t promotes, promote_fails, demotes, demote_retries, orphaned, orphans_lost;
 	_Atomic uint64_t demote_why[HV_WHY_MAX], stay_why[HV_WHY_MAX], move_why[32];
 	_Atomic uint64_t vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
-	_Atomic uint64_t udp_kernel_path, udp_resent, captured, injected_unknown, sleeps, spins_hit, ring_opens, ring_losses;
+	_Atomic uint64_t udp_kernel_path, udp_resent, path_mtus, captured, injected_unknown, sleeps, spins_hit, ring_opens, ring_losses;
 	_Atomic uint64_t promote_ns_max, promote_ns_sum, demote_ns_max, demote_ns_sum, failover_ns_max, failover_socks;
 };
 extern struct hv_stats S;

@@ -467,6 +467,10 @@ int hv_vf_getsockopt(struct hv_sock *s, int level, int opt, void *val, socklen_t
 		struct hv_tcp_stat st;
 		hv_tcp_stat(s->p->tcb, &st);
 		v = (int)st.snd_mss;
+	} else if ((level == IPPROTO_IP && opt == IP_MTU && s->p->tuple.family == 4) || (level == IPPROTO_IPV6 && opt == IPV6_MTU && s->p->tuple.family == 6)) {
+		struct hv_tcp_stat st; /* the parked socket's route may be an old one */
+		hv_tcp_stat(s->p->tcb, &st);
+		v = (int)st.pmtu;
 	} else if (level == SOL_SOCKET && opt == SO_KEEPALIVE) {
 		v = s->p->park.keepalive;
 	} else if (level == SOL_SOCKET && opt == SO_REUSEADDR) {

@@ -215,10 +215,8 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 	int r = -ENOMEM;
 	if (p->tcb != NULL && hv_ring_ready() && epoch == atomic_load(&G.epoch) && p->fork_gen == atomic_load(&G.fork_gen)) {
 		uint8_t l2[14];
-		memcpy(l2, rt->dst_mac, 6);
-		memcpy(l2 + 6, rt->src_mac, 6);
-		l2[12] = img.tuple.family == 6 ? 0x86 : 0x08;
-		l2[13] = img.tuple.family == 6 ? 0xdd : 0x00;
+		hv_path_l2(l2, rt, img.tuple.family);
+		img.pmtu = rt->mtu; /* TCP_INFO tells that of the last segment that was sent */
 		img.window_clamp = (uint32_t)p->user_clamp;
 		/* The octets sit in buf; the stack reads received ones from there, so it doubles as the aux run. */
 		r = hv_tcp_import(p->tcb, &G.env, &G.tcp, &img, l2, sizeof l2, img.rcv, now_us);
@@ -241,6 +239,7 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 	hv_tcp_setopt(p->tcb, HV_TCP_CONGESTION, (uint32_t)(p->cc_set ? p->cc : hv_conf.cc), now_us); /* the tunable lists them in the stack's order */
 	hv_info_past_kernel(s, fd);
 	p->settle_us = now_us + 30000;
+	hv_path_fresh(s, now_us);
 	p->active_us = now_us;
 	p->demote_pending = false;
 	p->slow = false;
@@ -356,10 +355,10 @@ static enum hv_why attempt(struct hv_sock *s, int fd)
 		return why;
 	}
 	if (s->type == SOCK_STREAM || p->tuple.rport != 0) {
-		int mark = hv_sys_getint(fd, SOL_SOCKET, SO_MARK), dev = hv_sys_getint(fd, SOL_SOCKET, SO_BINDTOIFINDEX);
-		int r = hv_route_get(&p->tuple, mark > 0 ? (uint32_t)mark : 0, dev > 0 ? dev : 0, &rt);
-		if (r < 0 || rt.local)
+		if (hv_sock_route(fd, &p->tuple, &rt) < 0 || rt.local)
 			return HV_WHY_NO_ROUTE;
+		if (rt.mtu_locked)
+			return HV_WHY_PATH_MTU;
 		upper = rt.ifindex;
 		if (!rt.have_mac) /* before anything is opened: never accelerate what can't be sent */
 			return HV_WHY_NO_NEIGH;

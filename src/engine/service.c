@@ -156,8 +156,8 @@ static bool open_ring(void)
 		open_failed(HV_VF_OTHER, -r, 60000);
 		return false;
 	}
-	if (!pair.bare && (r = hv_capture_open(&cap, pair.upper, &what)) < 0) {
-		cap = NULL; /* a failover then costs a retransmission timeout */
+	if ((r = hv_capture_open(&cap, pair.upper, &what)) < 0) {
+		cap = NULL; /* a failover then costs a retransmission timeout, and so does a path that gets narrower */
 		hv_log(HV_LOG_INFO, "packets that come by %s can't be captured: %s (error %d)", pair.upper_name, what != NULL ? what : "a packet socket", -r);
 	}
 	hv_lock(&G.lock);

@@ -169,7 +169,12 @@ void hv_timer_run(uint64_t now_us)
 					continue;
 			}
 			if (p->tcb != NULL && hv_tcp_deadline(p->tcb) <= now_us) {
-				hv_sock_apply(s, hv_tcp_timeout(p->tcb, &G.env, now_us), now_us);
+				uint64_t rto = G.tcp.rto;
+				unsigned acts = hv_tcp_timeout(p->tcb, &G.env, now_us);
+				if (HV_UNLIKELY(G.tcp.rto != rto || p->path_us <= now_us))
+					acts |= hv_path_look(s, now_us);
+				if (hv_sock_vf(s))
+					hv_sock_apply(s, acts, now_us);
 				if (!hv_sock_vf(s))
 					continue;
 			}

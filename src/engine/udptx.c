@@ -90,17 +90,14 @@ static struct hv_udp_dst *lookup(struct hv_sock *s, const struct hv_tuple *to, u
 		return d;
 	struct hv_route rt;
 	memset(&rt, 0, sizeof rt);
-	if (hv_route_get(&d->tuple, 0, p->bound_dev, &rt) < 0 || rt.local || !rt.have_mac || (rt.ifindex != G.pair.upper && rt.ifindex != G.pair.lower)) {
-		if (!rt.have_mac)
+	if (hv_route_get(&d->tuple, 0, p->bound_dev, &rt) < 0 || rt.local || rt.mtu_locked || !rt.have_mac || (rt.ifindex != G.pair.upper && rt.ifindex != G.pair.lower)) {
+		if (!rt.have_mac && !rt.mtu_locked)
 			d->until_ns = now + 1000000u; /* the kernel's send resolves it; look again soon */
 		return d;
 	}
 	if (memcmp(rt.dst_mac, "\xff\xff\xff\xff\xff\xff", 6) == 0)
 		return d;
-	memcpy(d->l2, rt.dst_mac, 6);
-	memcpy(d->l2 + 6, rt.src_mac, 6);
-	d->l2[12] = to->family == 6 ? 0x86 : 0x08;
-	d->l2[13] = to->family == 6 ? 0xdd : 0x00;
+	hv_path_l2(d->l2, &rt, to->family);
 	d->l2_len = 14;
 	d->mtu = rt.mtu != 0 ? rt.mtu : G.pair.mtu;
 	d->over_vf = true;

@@ -2,9 +2,9 @@
  * capture.c - a packet socket on the upper device behind an eBPF filter that knows the promoted tuples.
  *
  * A packet socket gets its copy before tc, netfilter and TCP, from the synthetic NIC as well as from what the VF hands to the kernel: both carry
- * the upper device's index by then. The filter runs for every packet of that device, so it decides on few octets: what isn't plain TCP never
- * gets to the hash look-up, and one load takes addresses and ports as they lie in the packet, which is how the key is laid out. A miss copies
- * nothing.
+ * the upper device's index by then. The filter runs for every packet of that device, so it decides on few octets: what is neither plain TCP nor
+ * ICMP's "too big" never gets to the hash look-up, and one load takes TCP's addresses and ports as they lie in the packet, which is how the key is
+ * laid out. A miss copies nothing.
  *
  * Tuples: kernel map operations, any thread, no lock here. Everything else belongs to the reading thread.
  */
@@ -41,9 +41,9 @@ struct hv_capture {
 /* ---- the filter ---- */
 
 /* Jumps name a label; labels are pseudo instructions that resolve() takes out. */
-enum { L_DROP, L_V4, L_FIND, L_COUNT };
+enum { L_DROP, L_V4, L_ICMP4, L_ICMP6, L_FIND, L_COUNT };
 #define LABEL_IMM 0x1abe1
-#define INSN_MAX 64u
+#define INSN_MAX 160u
 
 #define LABEL(n) { .code = 0, .off = (n), .imm = LABEL_IMM }
 #define MOV_REG(d, s) { .code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = (d), .src_reg = (s) }
@@ -98,12 +98,24 @@ static int filter_load(int map)
 		/* Tags are out of the frame by now. */
 		CTX(1, vlan_present), JNE(1, 0, L_DROP),
 		PKT(BPF_H, 12), JEQ(0, ETH_P_IP, L_V4), JNE(0, ETH_P_IPV6, L_DROP),
-		PKT(BPF_B, 14 + 6), JNE(0, IPPROTO_TCP, L_DROP),
+		PKT(BPF_B, 14 + 6), JEQ(0, IPPROTO_ICMPV6, L_ICMP6), JNE(0, IPPROTO_TCP, L_DROP),
 		STWI(-4, 6),
 		LOAD(14 + 8, -40, 36),
 		JA(L_FIND),
+		/* Packet too big: in the packet that it is about, the two ends have changed places. */
+		LABEL(L_ICMP6),
+		PKT(BPF_B, 54), JNE(0, 2, L_DROP), PKT(BPF_B, 62 + 6), JNE(0, IPPROTO_TCP, L_DROP),
+		STWI(-4, 6),
+		LOAD(62 + 24, -40, 16), LOAD(62 + 8, -24, 16), LOAD(62 + 42, -8, 2), LOAD(62 + 40, -6, 2),
+		JA(L_FIND),
+		LABEL(L_ICMP4),
+		PKT(BPF_B, 14), JNE(0, 0x45, L_DROP), PKT(BPF_H, 14 + 6), AND_IMM(0, 0x3fff), JNE(0, 0, L_DROP),
+		PKT(BPF_H, 34), JNE(0, 0x0304, L_DROP), PKT(BPF_B, 42), JNE(0, 0x45, L_DROP), PKT(BPF_B, 42 + 9), JNE(0, IPPROTO_TCP, L_DROP),
+		STWI(-28, 0), ST0(-24), ST0(-16), ST0(-8), STWI(-4, 4),
+		LOAD(42 + 16, -40, 4), LOAD(42 + 12, -36, 4), LOAD(62 + 2, -32, 2), LOAD(62, -30, 2),
+		JA(L_FIND),
 		LABEL(L_V4),
-		PKT(BPF_B, 14 + 9), JNE(0, IPPROTO_TCP, L_DROP),
+		PKT(BPF_B, 14 + 9), JEQ(0, IPPROTO_ICMP, L_ICMP4), JNE(0, IPPROTO_TCP, L_DROP),
 		/* The header and the ports at once, so that what belongs into the key comes to lie there. */
 		LOAD(14, -52, 24),
 		KEYB(1, -52), JNE(1, 0x45, L_DROP),                        /* no options */

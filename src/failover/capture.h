@@ -9,6 +9,8 @@
  *  - Each packet comes once here, but the kernel gets it too: until the socket is parked, and again when it isn't any more, the kernel uses it.
  *    Add the tuple before the freeze and delete it after the thaw: a segment may then be seen twice, which TCP sorts out, but is never missed.
  *  - Packets captured before hv_capture_del() are still in the queue after it. Look up the tuple of each.
+ *  - ICMP errors that say "too big" about what a tuple has sent come too: the kernel takes them for forgeries, because the parked socket's sequence
+ *    numbers are old. The reader has to make sure that they aren't (RFC 5927).
  *  - Frames may be several segments in one, up to 64 KB and beyond the MTU (GRO, or segmentation offload of a sender on the same host).
  */
 #ifndef HV_CAPTURE_H
@@ -38,7 +40,7 @@ int hv_capture_fd(const struct hv_capture *c);
 int hv_capture_add(struct hv_capture *c, const struct hv_tuple *t);
 int hv_capture_del(struct hv_capture *c, const struct hv_tuple *t);
 
-/* One Ethernet frame without VLAN tag, IPv4 options or fragments, never one that this machine sent. Returns its length; -EAGAIN when there is
+/* One Ethernet frame, TCP or ICMP, without VLAN tag, IPv4 options or fragments, never one that this machine sent. Returns its length; -EAGAIN when there is
  * none, -EMSGSIZE when it was longer than cap (it's gone), other -errno when the socket is broken. Never waits. One thread at a time.
  * *csum_ok: the TCP checksum needs no check, because the kernel has seen that it's right, or because the packet never was on a wire and the
  * field holds something else. False: nobody has looked yet. */

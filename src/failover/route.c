@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <linux/if.h>
+#include <linux/ipv6.h>
 #include <linux/neighbour.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -155,7 +156,7 @@ static int ask_route(const struct hv_tuple *t, uint32_t mark, int oif, struct hv
 	if (e < 0)
 		return e;
 	const struct rtmsg *m = NLMSG_DATA(h);
-	const struct rtattr *first = RTM_RTA(m), *a, *b;
+	const struct rtattr *first = RTM_RTA(m), *a;
 	uint32_t left = (uint32_t)RTM_PAYLOAD(h);
 
 	r->local = m->rtm_type == RTN_LOCAL;
@@ -168,8 +169,11 @@ static int ask_route(const struct hv_tuple *t, uint32_t mark, int oif, struct hv
 		return -EOPNOTSUPP; /* a lightweight tunnel: what leaves is not what we would build */
 	r->ifindex = (int)attr_u32(attr(first, left, RTA_OIF));
 	a = attr(first, left, RTA_METRICS);
-	if (a != NULL && (b = attr(RTA_DATA(a), (uint32_t)RTA_PAYLOAD(a), RTAX_MTU)) != NULL)
-		r->mtu = attr_u32(b);
+	if (a != NULL) {
+		const struct rtattr *m1 = RTA_DATA(a);
+		r->mtu = attr_u32(attr(m1, (uint32_t)RTA_PAYLOAD(a), RTAX_MTU));
+		r->mtu_locked = (attr_u32(attr(m1, (uint32_t)RTA_PAYLOAD(a), RTAX_LOCK)) & 1u << RTAX_MTU) != 0;
+	}
 	nh->family = q.u.rt.rtm_family;
 	memcpy(nh->addr, t->raddr, al);
 	a = attr(first, left, RTA_GATEWAY);
@@ -184,7 +188,22 @@ static int ask_route(const struct hv_tuple *t, uint32_t mark, int oif, struct hv
 	return 0;
 }
 
-static int ask_link(struct hv_route *r)
+/* IPv6 has an MTU of its own on each device, which a router advertisement or the operator may have lowered. */
+static uint32_t link_mtu6(const struct rtattr *first, uint32_t left)
+{
+	const struct rtattr *a = attr(first, left, IFLA_AF_SPEC);
+
+	if (a != NULL)
+		a = attr(RTA_DATA(a), (uint32_t)RTA_PAYLOAD(a), AF_INET6);
+	if (a != NULL)
+		a = attr(RTA_DATA(a), (uint32_t)RTA_PAYLOAD(a), IFLA_INET6_CONF);
+	uint32_t conf[DEVCONF_MTU6 + 1] = { 0 };
+	if (a != NULL && RTA_PAYLOAD(a) >= sizeof conf)
+		memcpy(conf, RTA_DATA(a), sizeof conf);
+	return conf[DEVCONF_MTU6];
+}
+
+static int ask_link(struct hv_route *r, int family)
 {
 	struct request q;
 	struct nlmsghdr *h;
@@ -203,6 +222,9 @@ static int ask_link(struct hv_route *r)
 	if (m->ifi_flags & IFF_LOOPBACK)
 		r->local = true;
 	if (r->mtu == 0 || (mtu != 0 && mtu < r->mtu))
+		r->mtu = mtu;
+	mtu = family == 6 ? link_mtu6(first, left) : 0;
+	if (mtu != 0 && mtu < r->mtu)
 		r->mtu = mtu;
 	a = attr(first, left, IFLA_ADDRESS);
 	if (a == NULL || RTA_PAYLOAD(a) != 6)
@@ -240,7 +262,7 @@ int hv_route_get(const struct hv_tuple *t, uint32_t mark, int bound_ifindex, str
 	take();
 	int e = ask_route(t, mark, bound_ifindex, r, &nh);
 	if (e == 0)
-		e = ask_link(r);
+		e = ask_link(r, t->family);
 	if (e == 0 && !r->local && nh.unicast)
 		ask_neigh(r, &nh);
 	give();

@@ -6,7 +6,14 @@
 
 #include "stack/image.h"
 
-struct hv_route { int ifindex; uint32_t mtu; uint8_t src_mac[6], dst_mac[6]; bool have_mac; bool local; /* loopback/local table: never accelerate */ };
+struct hv_route {
+	int ifindex;
+	uint32_t mtu;    /* of the path, as far as the kernel knows it */
+	uint8_t src_mac[6], dst_mac[6];
+	bool have_mac;
+	bool local;      /* loopback/local table: never accelerate */
+	bool mtu_locked; /* packets go without DF: fixed by the operator, or too narrow for anything else */
+};
 /* 0, or -errno (-ENETUNREACH, -EHOSTUNREACH ...). have_mac is false when the neighbour isn't resolved (the caller retries later). mark 0 = none. */
 int hv_route_get(const struct hv_tuple *t, uint32_t mark, int bound_ifindex, struct hv_route *r);
 /* Private to src/failover: fork, and the descriptor in use (-1 none). */

@@ -31,6 +31,15 @@ static void ip(const char *args)
 		die("%s", cmd);
 }
 
+static void mtu6(const char *dev, uint32_t mtu)
+{
+	char cmd[256];
+
+	snprintf(cmd, sizeof cmd, "echo %u >/proc/sys/net/ipv6/conf/%s/mtu", mtu, dev);
+	if (system(cmd) != 0)
+		die("%s", cmd);
+}
+
 static int idx(const char *name)
 {
 	int i = (int)if_nametoindex(name);
@@ -205,7 +214,9 @@ static void routes(void)
 	check(hv_route_get(&t, 0, 0, &r) == -ENETUNREACH);
 	ip("route add 192.0.2.0/24 via 10.98.0.9 mtu 1400");
 	ip("neigh replace 10.98.0.9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent");
-	check(hv_route_get(&t, 0, 0, &r) == 0 && r.mtu == 1400 && r.have_mac && memcmp(r.dst_mac, gw_mac, 6) == 0);
+	check(hv_route_get(&t, 0, 0, &r) == 0 && r.mtu == 1400 && !r.mtu_locked && r.have_mac && memcmp(r.dst_mac, gw_mac, 6) == 0);
+	ip("route change 192.0.2.0/24 via 10.98.0.9 mtu lock 1400");
+	check(hv_route_get(&t, 0, 0, &r) == 0 && r.mtu == 1400 && r.mtu_locked);
 	ip("route add unreachable 192.0.2.1");
 	check(hv_route_get(&t, 0, 0, &r) == -EHOSTUNREACH);
 	ip("route del unreachable 192.0.2.1");
@@ -213,6 +224,11 @@ static void routes(void)
 	ip("route add 2001:db8::/64 via fd98::9 dev eth0");
 	ip("neigh replace fd98::9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent");
 	check(hv_route_get(&t, 0, 0, &r) == 0 && r.have_mac && memcmp(r.dst_mac, gw_mac, 6) == 0);
+	/* As a router's advertisement would: the device's MTU for IPv6 alone. */
+	uint32_t mtu = r.mtu;
+	mtu6("eth0", mtu - 100);
+	check(hv_route_get(&t, 0, 0, &r) == 0 && r.mtu == mtu - 100);
+	mtu6("eth0", mtu);
 
 	/* Marks and bound devices are part of the question. */
 	t = tuple("10.98.0.1", "192.0.2.1");
