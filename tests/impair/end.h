@@ -32,7 +32,10 @@ struct app {
 	uint64_t request, response, rounds;
 	/* state */
 	uint64_t sent, received;
-	uint64_t first_ns, last_ns, last_read_ns, stall_ns;
+	uint64_t first_ns, last_ns, last_read_ns;
+	uint64_t stall_ns; /* the longest time without anything new, and what either end's RTO and round trip were then */
+	uint32_t stall_rto_us, stall_rtt_us;
+	struct end *ends;  /* both */
 	uint64_t mismatches;
 	uint8_t buf[END_CHUNK];
 };
@@ -47,7 +50,10 @@ bool app_finished(const struct app *a);
 bool app_all_sent(const struct app *a);
 
 /* What src/stack was at when it slept last. */
-struct end_at { uint32_t snd_una, snd_nxt, snd_end, snd_edge, rcv_nxt, rcv_edge, cwnd, ca, rtx_kind, backoff, lost, sacked, ooo, charge, rcvbuf; };
+struct end_at {
+	uint32_t snd_una, snd_nxt, snd_end, snd_edge, rcv_nxt, rcv_edge, cwnd, ca, rtx_kind, backoff, lost, sacked, ooo, charge, rcvbuf;
+	atomic_uint rto_us, srtt_us;
+};
 
 struct end {
 	struct meet *meet;

@@ -264,13 +264,13 @@ static void output(struct ours *o)
 	host_complete(&o->h, HOST_SQ);
 }
 
-/* For the report when time runs out. */
+/* For the report when time runs out, and to measure stalls by. */
 static void say_state(struct ours *o)
 {
 	const struct hv_tcb *t = o->h.tcb;
 
 	o->e->at = (struct end_at){ t->snd_una, t->snd_nxt, t->snd_end, t->snd_edge, t->rcv_nxt, t->rcv_edge, t->cwnd, t->ca, t->rtx_kind,
-		t->backoff, t->lost_out, t->sacked_out, t->ooo_n, t->rx_charge, t->rcvbuf };
+		t->backoff, t->lost_out, t->sacked_out, t->ooo_n, t->rx_charge, t->rcvbuf, hv_rto(t), t->srtt8 >> 3 };
 }
 
 static void transfer(struct ours *o)

@@ -91,6 +91,31 @@ void app_sent(struct app *a, uint32_t n)
 	a->sent += n;
 }
 
+/* By RFC 6298 with Linux's minimum: tcpi_rto may still be doubled from a timeout before. */
+static void rto_of(const struct end *e, uint32_t *rto, uint32_t *srtt)
+{
+	struct tcp_info ti;
+	socklen_t tl = sizeof ti;
+
+	*rto = e->kernel ? 0 : e->at.rto_us;
+	*srtt = e->kernel ? 0 : e->at.srtt_us;
+	if (e->kernel && e->sock > 0 && getsockopt(e->sock, IPPROTO_TCP, TCP_INFO, &ti, &tl) == 0) {
+		*rto = ti.tcpi_rtt + (ti.tcpi_rttvar > 50000 ? 4 * ti.tcpi_rttvar : 200000);
+		*srtt = ti.tcpi_rtt;
+	}
+}
+
+static void stall(struct app *a, uint64_t ns)
+{
+	uint32_t rto[2], srtt[2];
+
+	rto_of(&a->ends[0], &rto[0], &srtt[0]);
+	rto_of(&a->ends[1], &rto[1], &srtt[1]);
+	a->stall_ns = ns;
+	a->stall_rto_us = rto[0] > rto[1] ? rto[0] : rto[1];
+	a->stall_rtt_us = srtt[0] > srtt[1] ? srtt[0] : srtt[1];
+}
+
 void app_read(struct app *a, uint32_t n)
 {
 	uint64_t now = relay_now_ns();
@@ -98,7 +123,7 @@ void app_read(struct app *a, uint32_t n)
 	for (uint32_t i = 0; i < n; i++)
 		a->mismatches += a->buf[i] != octet(!a->client, a->received + i);
 	if (now - a->last_read_ns > a->stall_ns)
-		a->stall_ns = now - a->last_read_ns;
+		stall(a, now - a->last_read_ns);
 	a->last_read_ns = a->last_ns = now;
 	a->received += n;
 }
@@ -248,6 +273,7 @@ int main(int argc, char **argv)
 
 		e->connects = i == connects;
 		e->app.client = i == sender;
+		e->app.ends = end;
 		e->app.request = request;
 		e->app.response = response;
 		e->app.rounds = rounds;
@@ -287,8 +313,8 @@ int main(int argc, char **argv)
 	to = &end[!sender].app;
 	last = response != 0 ? from : to;
 	ns = last->last_ns - from->first_ns;
-	printf("{\"ms\": %.3f, \"stall_ms\": %.3f, \"mismatches\": %llu, ", (double)ns / 1e6, (double)last->stall_ns / 1e6,
-	    (unsigned long long)(from->mismatches + to->mismatches));
+	printf("{\"ms\": %.3f, \"stall_ms\": %.3f, \"stall_rto_ms\": %.3f, \"stall_rtt_ms\": %.3f, \"mismatches\": %llu, ", (double)ns / 1e6,
+	    (double)last->stall_ns / 1e6, (double)last->stall_rto_us / 1e3, (double)last->stall_rtt_us / 1e3, (unsigned long long)(from->mismatches + to->mismatches));
 	say_end(&end[0]);
 	say_end(&end[1]);
 	printf("\"frames\": [%llu, %llu], \"lost\": [%llu, %llu], \"queue_drops\": [%llu, %llu], \"held\": %llu, \"doubled\": %llu, \"refused\": %llu, \"resets\": %llu}\n",
