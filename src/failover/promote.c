@@ -285,7 +285,7 @@ static void read_options(const struct hv_park *pk, struct hv_tcp_image *img)
 	img->sndbuf = (lock & 1) != 0 || img->sndbuf_max == 0 ? v / 2 : v < img->sndbuf_max ? v : img->sndbuf_max;
 	img->nodelay = opt(fd, IPPROTO_TCP, TCP_NODELAY, 0) != 0;
 	img->cork = opt(fd, IPPROTO_TCP, TCP_CORK, 0) != 0;
-	img->quickack = false; /* TCP_QUICKACK reads the momentary mode, not a wish */
+	img->quickack = opt(fd, IPPROTO_TCP, TCP_QUICKACK, 0) != 0; /* reads the momentary mode: is this a conversation? */
 	img->user_timeout_ms = opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 0);
 	img->keepalive = pk->keepalive > 0;
 	img->keepidle_s = opt(fd, IPPROTO_TCP, TCP_KEEPIDLE, 7200);

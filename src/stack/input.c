@@ -14,24 +14,36 @@ static HV_COLD void learn_rcv_mss(struct hv_tcb *t, uint32_t len)
 	t->wnd_keep = hv_wnd_keep(t);
 }
 
+/* No conversation: no reply is likely to come that the ACK could ride on. PSH ends what the sender had, so that it may be waiting for this ACK
+ * with cwnd or Nagle's rule against it, and in quick mode it waits in any case: both get it as soon as the reader has taken everything,
+ * see read_ack_due(), or a millisecond later. */
+static __attribute__((noinline)) void ack_soon(struct hv_tcb *t, uint32_t flags, uint64_t now)
+{
+	uint64_t at = now + (t->quick != 0 || (flags & HV_PSH) != 0 ? HV_QUICKACK_US : HV_DELACK);
+
+	t->ack_at = hv_min64(t->ack_at, at);
+}
+
 /* Octets up to rcv_nxt have to be acknowledged: every second full segment at once (RFC 9293 3.8.6.3). */
-static HV_INLINE unsigned ack_owed(struct hv_tcb *t, uint32_t rcv_nxt, uint32_t tf, uint64_t now)
+static HV_INLINE unsigned ack_owed(struct hv_tcb *t, uint32_t rcv_nxt, uint32_t tf, uint32_t flags, uint64_t now)
 {
 	if (rcv_nxt - t->last_ack > t->rcv_mss) {
 		t->tf = tf | TF_ACK_PEND | TF_ACK_NOW;
 		return HV_TCP_OUT;
 	}
 	t->tf = tf | TF_ACK_PEND;
-	if (t->ack_at == HV_NEVER)
-		t->ack_at = now + (t->quick != 0 && (tf & TF_PINGPONG) == 0 ? HV_QUICKACK_US : HV_DELACK);
+	if (hv_unlikely((tf & TF_PINGPONG) == 0))
+		ack_soon(t, flags, now);
+	else if (t->ack_at == HV_NEVER)
+		t->ack_at = now + HV_DELACK;
 	return 0;
 }
 
-static inline unsigned ack_in_order(struct hv_tcb *t, uint32_t len, uint64_t now)
+static inline unsigned ack_in_order(struct hv_tcb *t, uint32_t len, uint32_t flags, uint64_t now)
 {
 	if (hv_unlikely(len > t->rcv_mss))
 		learn_rcv_mss(t, len);
-	return ack_owed(t, t->rcv_nxt, t->tf, now);
+	return ack_owed(t, t->rcv_nxt, t->tf, flags, now);
 }
 
 /* ACK as many as RFC 5961 lets us: one in half a second. */
@@ -64,8 +76,7 @@ static void ecn_in(struct hv_tcb *t, const struct hv_seg *seg)
 		t->tf &= ~TF_ECE;
 	if (seg->ce) {
 		t->tf |= TF_ECE;
-		t->quick = HV_MAX_QUICKACKS; /* let the sender hear of it at once */
-		t->tf &= ~TF_PINGPONG;
+		hv_quick(t); /* let the sender hear of it at once */
 	}
 }
 
@@ -101,10 +112,13 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 			return drop(t);
 		}
 		if (seg->len != 0) {
-			if (hv_seq_le(end, t->rcv_nxt) && (t->tf & TF_SACK) != 0) {
-				t->dsack.start = seg->seq;
-				t->dsack.end = seg->seq + seg->len;
-				t->ndsack = 1;
+			if (hv_seq_le(end, t->rcv_nxt)) {
+				hv_quick(t);
+				if ((t->tf & TF_SACK) != 0) {
+					t->dsack.start = seg->seq;
+					t->dsack.end = seg->seq + seg->len;
+					t->ndsack = 1;
+				}
 			}
 			t->tf |= TF_ACK_NOW;
 		} else {
@@ -166,7 +180,7 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 		act |= hv_rcv_data(t, env, seg, now);
 		t->cnt->octets_in += t->rcv_nxt - before;
 		if (t->rcv_nxt != before)
-			(void)ack_in_order(t, seg->len, now);
+			(void)ack_in_order(t, seg->len, seg->flags, now);
 	}
 	hv_refresh(t);
 	if (hv_may_send(t))
@@ -222,7 +236,7 @@ static __attribute__((noinline)) unsigned predicted(struct hv_tcb *t, struct hv_
 		if (hv_likely((act & HV_TCP_DROP) == 0)) {
 			act |= HV_TCP_READABLE;
 			t->cnt->octets_in += len;
-			act |= ack_in_order(t, len, now);
+			act |= ack_in_order(t, len, seg->flags, now);
 		}
 	} else {
 		t->pure_in++;
@@ -307,7 +321,7 @@ static HV_INLINE unsigned predicted_usual(
 		t->rcv_nxt = rcv_nxt;
 		t->bytes_in += len;
 		cnt->octets_in += len;
-		act = HV_TCP_KEPT | HV_TCP_READABLE | ack_owed(t, rcv_nxt, tf, now);
+		act = HV_TCP_KEPT | HV_TCP_READABLE | ack_owed(t, rcv_nxt, tf, seg->flags, now);
 	} else {
 		t->pure_in++;
 	}
@@ -384,7 +398,7 @@ unsigned hv_tcp_late(struct hv_tcb *t, struct hv_env *env, uint32_t seq, const u
 	if (t->ooo_head != NULL)
 		hv_rcv_pull(t, env);
 	if (t->last_ack != t->rcv_nxt)
-		(void)ack_in_order(t, len, now);
+		(void)ack_in_order(t, len, 0, now);
 	hv_refresh(t);
 	return act | (hv_may_send(t) ? HV_TCP_OUT : 0);
 }

@@ -383,6 +383,7 @@ unsigned hv_rcv_data(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, u
 	cut = hv_seq_before(s, len, t->rcv_nxt);
 	if (cut != 0) {
 		dsack_set(t, s, s + cut);
+		hv_quick(t);
 		t->tf |= TF_ACK_NOW;
 		if (cut == len)
 			return HV_TCP_DROP;
@@ -470,15 +471,18 @@ static uint32_t read_peek(const struct hv_tcb *t, uint8_t *dst, uint32_t n)
 	return got;
 }
 
-static inline void read_ack_due(struct hv_tcb *t, unsigned *act)
+/* As ack_soon() in input.c has decided: an ACK that is due within that time goes when nothing is left to read. */
+static inline void read_ack_due(struct hv_tcb *t, unsigned *act, bool drained, uint64_t now)
 {
-	if ((t->tf & TF_ACK_PEND) != 0 && t->rcv_nxt - t->last_ack > t->rcv_mss) {
+	if ((t->tf & TF_ACK_PEND) != 0 &&
+	    (t->rcv_nxt - t->last_ack > t->rcv_mss || (hv_unlikely((t->tf & TF_PINGPONG) == 0) && drained && t->ack_at <= now + HV_QUICKACK_US))) {
 		t->tf |= TF_ACK_NOW;
 		*act |= HV_TCP_OUT;
 	}
 }
 
-static __attribute__((noinline)) uint32_t read_any(struct hv_tcb *t, struct hv_env *env, uint8_t *d, uint32_t len, bool peek, unsigned *act)
+static __attribute__((noinline)) uint32_t read_any(struct hv_tcb *t, struct hv_env *env, uint8_t *d, uint32_t len, bool peek, unsigned *act,
+    uint64_t now)
 {
 	uint32_t n = hv_min32(len, t->rcv_nxt - t->rcv_copied), left = n, k, cur, can;
 	struct hv_buf *b;
@@ -530,7 +534,7 @@ static __attribute__((noinline)) uint32_t read_any(struct hv_tcb *t, struct hv_e
 			*act |= HV_TCP_OUT;
 		}
 	}
-	read_ack_due(t, act);
+	read_ack_due(t, act, t->rcv_copied == t->rcv_nxt, now);
 	return n;
 }
 
@@ -539,10 +543,9 @@ uint32_t hv_tcp_read(struct hv_tcb *restrict t, struct hv_env *restrict env, voi
 	struct hv_buf *restrict b = t->rx_head;
 	uint32_t n = t->rcv_nxt - t->rcv_copied;
 
-	(void)now;
 	/* Usually one message in one buffer is all there is, all of it is wanted, and the peer has window enough. */
 	if (hv_unlikely(peek || b == NULL || b->len != n || n > len || dst == NULL || 2 * (t->rcv_edge - t->rcv_nxt) <= t->rwnd_lim))
-		return read_any(t, env, dst, len, peek, act);
+		return read_any(t, env, dst, len, peek, act, now);
 	t->rx_head = NULL;
 	t->rx_charge -= b->cap;
 	t->rx_tail = NULL;
@@ -550,7 +553,7 @@ uint32_t hv_tcp_read(struct hv_tcb *restrict t, struct hv_env *restrict env, voi
 	env->free_rx = b;
 	env->n_free_rx++;
 	t->rcv_copied = t->rcv_nxt;
-	read_ack_due(t, act);
+	read_ack_due(t, act, true, now);
 	memcpy(dst, b->data, n); /* b can't be reused before this returns; last, so that few registers have to survive it */
 	return n;
 }

@@ -318,6 +318,12 @@ void hv_rcv_pull(struct hv_tcb *t, struct hv_env *env); /* out-of-order octets t
 uint32_t hv_rcv_late(struct hv_tcb *t, struct hv_env *env, const uint8_t *data, uint32_t len);
 void hv_rcv_late_done(struct hv_tcb *t, struct hv_env *env);
 void hv_rcv_release(struct hv_tcb *t, struct hv_env *env);
+/* The sender is slow or shall become so: what comes next is acknowledged at once, in conversations too (tcp_enter_quickack_mode()). */
+static inline void hv_quick(struct hv_tcb *t)
+{
+	t->quick = HV_MAX_QUICKACKS;
+	t->tf &= ~TF_PINGPONG;
+}
 /* The right edge that could be advertised now, before it is rounded; never behind rcv_edge. */
 static inline uint32_t hv_rcv_window(const struct hv_tcb *t)
 {

@@ -182,6 +182,7 @@ static void handshake(struct ours *o)
 	m->rcvbuf = o->e->rmem_max / 2; /* as hv_promote() reads an unlocked socket */
 	m->sndbuf = o->e->wmem_max / 2;
 	m->nodelay = true;
+	m->quickack = true; /* what a new socket says */
 	m->notsent_lowat = 0xffffffffu;
 }
 

@@ -133,6 +133,7 @@ static void urgent_pointer_games(void **state)
 		hv_tcp_export(r.h.tcb, &m, r.now);
 		was.rcv_wup = m.rcv_wup; /* answers have carried an ACK */
 		was.rcv_wnd = m.rcv_wnd;
+		was.quickack = m.quickack; /* octets that come again are answered at once from now on */
 		assert_memory_equal(&was, &m, sizeof m);
 		rig_drop_out(&r);
 	}

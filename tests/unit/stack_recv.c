@@ -81,6 +81,38 @@ static void ack_delayed(void **state)
 	}
 }
 
+/* Not interactive, and PSH: the ACK goes when nothing is left to read, not before and not much later. */
+static void ack_when_drained(void **state)
+{
+	(void)state;
+	start_opts(0);
+	rig_opt(&r, HV_TCP_QUICKACK, 1);
+	in(&r, .seq = 0, .len = 100);
+	rig_read(&r, 100);
+	rig_ack(&r, 100); /* with the whole window: no updates from now on */
+	for (uint32_t i = 1; i < 40; i++) { /* far beyond any quick-ACK phase */
+		in(&r, .seq = 100 * i, .len = 100, .flags = SEG_PSH);
+		rig_none(&r);
+		assert_int_equal(hv_tcp_read(r.h.tcb, &r.h.env, (uint8_t[100]){ 0 }, 100, true, &(unsigned){ 0 }, r.now), 100);
+		rig_none(&r); /* a look is no reading */
+		assert_int_equal(rig_read(&r, 60), 60);
+		rig_none(&r);
+		assert_int_equal(rig_read(&r, 4096), 40);
+		rig_ack(&r, 100 * (i + 1));
+		rig_none(&r);
+	}
+	in(&r, .seq = 4000, .len = 100, .flags = SEG_PSH); /* nobody reads */
+	rig_wait(&r, 1100);
+	rig_ack(&r, 4100);
+	assert_int_equal(rig_read(&r, 4096), 100);
+	in(&r, .seq = 4100, .len = 100); /* no PSH: more is coming */
+	assert_int_equal(rig_read(&r, 4096), 100);
+	rig_wait(&r, 30000);
+	rig_none(&r);
+	rig_wait(&r, 11000);
+	rig_ack(&r, 4200);
+}
+
 static void ack_rides_on_data(void **state)
 {
 	(void)state;
@@ -619,7 +651,7 @@ static void ecn_echo(void **state)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(in_order), T(ack_delayed), T(ack_rides_on_data), T(out_of_order_sack), T(many_holes),
+	const struct CMUnitTest tests[] = { T(in_order), T(ack_delayed), T(ack_when_drained), T(ack_rides_on_data), T(out_of_order_sack), T(many_holes),
 		T(no_sack_when_not_negotiated), T(duplicate_dsack), T(overlaps), T(window_edge), T(window_closes_and_opens),
 		T(tiny_segments_do_not_starve_the_ring), T(holes_do_not_starve_the_ring), T(paws), T(ts_unknown_after_import),
 		    T(ack_at_the_right_edge), T(refused_data_is_answered), T(refused_segments_take_nothing_along),

@@ -135,7 +135,7 @@ static void any_segment(const struct hv_tcb *t, struct hv_seg *s)
 	static const uint8_t octets[8];
 
 	memset(s, 0, sizeof *s);
-	s->flags = HV_ACK;
+	s->flags = HV_ACK | (once_in(2) ? HV_PSH : 0);
 	if (once_in(3)) {
 		static const uint8_t odd[] = { HV_FIN, HV_SYN, HV_RST, HV_URG, HV_ECE, HV_CWR, HV_ECE, HV_CWR };
 
@@ -172,7 +172,7 @@ struct view {
 	uint64_t challenge_at, probe_ack_at, last_rx, ts_recent_at, ack_at, octets, acked;
 	uint64_t paws, bad_seq, bad_ack, challenges, d_rst, d_fin, d_other, dups; /* counters */
 };
-#define SEEN (TF_ACK_NOW | TF_ECE | TF_TS_KNOWN | TF_IMPORT | TF_CWR)
+#define SEEN (TF_PINGPONG | TF_ACK_NOW | TF_ECE | TF_TS_KNOWN | TF_IMPORT | TF_CWR)
 enum { ANY_DUPS = 1, ANY_ACKS = 2, ANY_STAMP = 4, ANY_CWR = 8 }; /* not predicted by the model */
 
 static void look(const struct hv_tcb *t, struct view *v)
@@ -229,6 +229,13 @@ static void challenge(struct view *v) /* RFC 5961 7: not too many */
 	}
 }
 
+/* What comes again, and congestion, end a conversation's waiting for replies. */
+static void quick(struct view *v)
+{
+	v->quick = 16;
+	v->tf &= ~TF_PINGPONG;
+}
+
 static unsigned dropped(struct view *v)
 {
 	v->acts = HV_TCP_DROP | ((v->tf & TF_ACK_NOW) != 0 ? HV_TCP_OUT : 0u);
@@ -269,6 +276,8 @@ static unsigned model(const struct hv_tcb *t, const struct hv_seg *s, struct vie
 			challenge(v);
 		} else if (s->len > 0) {
 			v->tf |= TF_ACK_NOW;
+			if (before(end, t->rcv_nxt) >= 0)
+				quick(v);
 			if (sack && before(end, t->rcv_nxt) >= 0) {
 				v->ndsack = 1;
 				v->dsack_start = s->seq;
@@ -330,7 +339,7 @@ static unsigned model(const struct hv_tcb *t, const struct hv_seg *s, struct vie
 			v->tf &= ~TF_ECE;
 		if (s->ce) {
 			v->tf |= TF_ECE;
-			v->quick = 16;
+			quick(v);
 		}
 	}
 	v->last_rx = r.now;
@@ -393,15 +402,18 @@ static unsigned model(const struct hv_tcb *t, const struct hv_seg *s, struct vie
 
 		if (before(s->seq, t->rcv_nxt) >= 0 && before(t->rcv_nxt, to) > 0)
 			v->rcv_nxt = to;
+		if (before(s->seq, t->rcv_nxt) > 0)
+			quick(v);
 		v->octets += v->rcv_nxt - t->rcv_nxt;
 		if (s->seq == t->rcv_nxt && end == to) { /* whole and in order: RFC 9293 3.8.6.3 */
-			bool waits = (t->tf & TF_PINGPONG) != 0 && !(s->ce && (t->tf & TF_ECN) != 0); /* for a reply */
+			bool waits = (v->tf & TF_PINGPONG) != 0; /* for a reply */
+			uint64_t soon = r.now + (!waits && (v->quick != 0 || (s->flags & HV_PSH) != 0) ? 1000 : 40000);
 			uint32_t full = s->len > t->rcv_mss ? s->len : t->rcv_mss;
 
 			if (v->rcv_nxt - t->last_ack > full)
 				v->tf |= TF_ACK_NOW;
-			else if (t->ack_at == HV_NEVER)
-				v->ack_at = r.now + (v->quick != 0 && !waits ? 1000 : 40000);
+			else if (t->ack_at == HV_NEVER || (!waits && soon < t->ack_at))
+				v->ack_at = soon;
 		} else {
 			any |= ANY_ACKS;
 		}
