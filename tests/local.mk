@@ -9,6 +9,7 @@ include tests/sim/sim.mk
 include tests/impair/impair.mk
 include tests/script/script.mk
 include tests/lab/local.mk
+include tests/unit/engine.mk
 include tests/unit/vf.mk
 include tests/unit/softvf.mk
 include tests/unit/preload.mk
