@@ -146,12 +146,12 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 	}
 	if ((t->tf & TF_IMPORT) != 0 && hv_seq_ge(t->snd_nxt, t->import_end))
 		t->tf &= ~TF_IMPORT;
-	if ((seg->flags & HV_ECE) != 0 && (t->tf & TF_ECN) != 0)
-		hv_enter_cwr(t, now);
+	if ((seg->flags & HV_ECE) != 0 && (t->tf & TF_ECN) != 0 && hv_enter_cwr(t, now))
+		t->ca = HV_CA_CWR;
 	reo = hv_recovery_ack(t, env, seg, &ai, now);
 	/* What was SACKed before doesn't count again: the ACK that ends a recovery covers a window whose reduction it would undo in part. As
 	 * in Linux octets that are SACKed count at once on a path that is known to reorder, else not at all. */
-	if (t->ca != HV_CA_RECOVERY && (ai.acked != 0 || (ai.sacked_new && (t->tf & TF_RACK_REO) != 0))) {
+	if (t->ca != HV_CA_RECOVERY && t->ca != HV_CA_CWR && (ai.acked != 0 || (ai.sacked_new && (t->tf & TF_RACK_REO) != 0))) {
 		if (hv_cwnd_limited(t, ai.prior_flight))
 			hv_cc_ack(t, ai.delivered, ai.rtt_last, now);
 	}

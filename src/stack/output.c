@@ -173,6 +173,19 @@ void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t no
 	hv_timer_sent(t, now);
 }
 
+/* RFC 3168 6.1.4 - 6.1.6: acknowledgments, probes and what was sent before (perhaps by the kernel) aren't ECN-capable. */
+static HV_COLD void not_ect(const struct hv_tcb *t, struct hv_tx *tx)
+{
+	uint8_t *ip = tx->hdr + t->l3_off;
+
+	if ((t->tf & TF_V6) != 0)
+		ip[1] &= (uint8_t) ~(HV_CE << 4);
+	else
+		ip[HV_IP4_TOS] &= (uint8_t)~HV_CE;
+}
+
+/* flags: as on the wire, and NEW_DATA */
+#define NEW_DATA 0x100u
 static void frame_out(
     struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t mss, unsigned nsack, uint64_t now)
 {
@@ -180,9 +193,11 @@ static void frame_out(
 	uint32_t wnd = hv_unlikely((t->tf & TF_NOMEM) != 0) ? 0 : hv_rcv_advertise(t, &t->rcv_edge), segs = len <= mss ? 1 : (len + mss - 1) / mss;
 
 	flags |= (t->tf & TF_ECE) != 0 ? HV_ECE : 0;
-	build(t, tx, t->tx_lead, seq, len, flags, wnd, nsack, now, (t->tf & TF_TS) != 0, (t->tf & TF_V6) != 0);
+	build(t, tx, t->tx_lead, seq, len, flags & ~NEW_DATA, wnd, nsack, now, (t->tf & TF_TS) != 0, (t->tf & TF_V6) != 0);
 	tx->mss = (uint16_t)(len > mss ? mss : 0);
 	tx->inline_ok = false;
+	if (hv_unlikely((t->tf & TF_ECN) != 0) && ((flags & NEW_DATA) == 0 || (t->tf & TF_IMPORT) != 0))
+		not_ect(t, tx);
 	if (len == 0) {
 		tx->nsge = 0;
 		t->pure_out++;
@@ -278,7 +293,7 @@ static HV_COLD bool rexmit(struct hv_tcb *t, struct hv_env *env, struct hv_tx *t
 /* ---- new data ---- */
 static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, bool force, uint64_t now)
 {
-	unsigned nsack = sack_blocks(t), flags = HV_ACK;
+	unsigned nsack = sack_blocks(t), flags = HV_ACK | NEW_DATA;
 
 	if (hv_unlikely(t->bh_mss != 0) && now >= t->bh_at && t->ca == HV_CA_OPEN && t->snd_end - t->snd_nxt > t->mss)
 		hv_black_hole_retry(t, now);
@@ -303,7 +318,7 @@ static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, boo
 		}
 		lim = hv_min32(lim, room);
 	}
-	n = hv_min32(lim, burst_max(env, mss));
+	n = hv_min32(lim, (t->tf & TF_CWR) != 0 ? mss : burst_max(env, mss)); /* CWR in one segment: a NIC repeats the flags in each of a burst */
 	if (n >= mss) {
 		if (n != avail || hold)
 			n -= n % mss;

@@ -64,10 +64,20 @@ uint32_t hv_rack_detect(struct hv_tcb *t, struct hv_ackinfo *ai, uint64_t now)
 }
 
 /* ---- reductions ---- */
+/* A mark has been answered, and what was in flight then still is: its losses tell of the same congestion (RFC 3168 6.1.2). */
+static bool answered(const struct hv_tcb *t)
+{
+	return t->ca == HV_CA_CWR && hv_seq_lt(t->snd_una, t->cwr_end);
+}
+
 void hv_enter_recovery(struct hv_tcb *t, uint64_t now)
 {
-	hv_undo_save(t, now);
-	t->ssthresh = hv_cc_ssthresh(t);
+	if (!answered(t)) {
+		hv_undo_save(t, now);
+		t->ssthresh = hv_cc_ssthresh(t);
+		if ((t->tf & TF_ECN) != 0)
+			t->tf |= TF_CWR;
+	}
 	t->recover = t->snd_nxt;
 	/* What will still be delivered; the caller adds what its ACK has delivered (RFC 9937 6.2). Without SACK it can't be told apart. */
 	t->recover_fs = hv_max32(hv_flight(t) - t->sacked_out, t->mss);
@@ -75,8 +85,6 @@ void hv_enter_recovery(struct hv_tcb *t, uint64_t now)
 	t->ca = HV_CA_RECOVERY;
 	t->tf &= ~TF_TLP_OUT;
 	t->cnt->fast_rexmit++;
-	if ((t->tf & TF_ECN) != 0)
-		t->tf |= TF_CWR;
 }
 
 void hv_enter_loss(struct hv_tcb *t, uint64_t now)
@@ -88,7 +96,8 @@ void hv_enter_loss(struct hv_tcb *t, uint64_t now)
 	hv_rec_materialize(t);
 	/* what is at SND.UNA and SACKed should have been acknowledged: the receiver has dropped it (RFC 2018 section 8) */
 	reneged = t->rec_n != 0 && hv_rec(t, 0)->st == XR_SACKED;
-	if (t->ca < HV_CA_RECOVERY || (t->ca == HV_CA_LOSS && t->nrtx == 0) || hv_seq_ge(t->snd_una, t->recover)) {
+	if ((t->ca < HV_CA_RECOVERY && !answered(t)) || (t->ca == HV_CA_LOSS && t->nrtx == 0) ||
+	    (t->ca >= HV_CA_RECOVERY && hv_seq_ge(t->snd_una, t->recover))) {
 		hv_undo_save(t, now);
 		t->ssthresh = hv_cc_ssthresh(t);
 		if ((t->tf & TF_RENO) == 0)
@@ -105,18 +114,20 @@ void hv_enter_loss(struct hv_tcb *t, uint64_t now)
 	hv_rec_mark_all_lost(t, reneged);
 }
 
-/* ECN echo, or a loss that a probe has repaired: one reduction per window, nothing to retransmit. */
-void hv_enter_cwr(struct hv_tcb *t, uint64_t now)
+/* ECN echo, or a loss that a probe has repaired: one reduction per window, nothing to retransmit. True: now. */
+bool hv_enter_cwr(struct hv_tcb *t, uint64_t now)
 {
 	(void)now;
 	/* The ACK that ends the window still tells of octets sent before the reduction. */
 	if (t->ca >= HV_CA_RECOVERY || hv_seq_le(t->snd_una, t->cwr_end))
-		return;
+		return false;
 	t->ssthresh = hv_cc_ssthresh(t);
 	t->cwnd = hv_min32(t->cwnd, t->ssthresh);
 	t->cwr_end = t->snd_nxt;
+	t->tf &= ~(TF_UNDO | TF_UNDO_RX); /* what was saved is older than this */
 	if ((t->tf & TF_ECN) != 0)
 		t->tf |= TF_CWR;
+	return true;
 }
 
 /* RFC 9937, in octets. Called for each ACK in fast recovery, after marking. */
@@ -216,6 +227,8 @@ uint32_t hv_recovery_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_s
 		tlp_ack(t, seg, ai, now);
 	if (t->ca >= HV_CA_RECOVERY && hv_seq_ge(t->snd_una, t->recover))
 		exit_recovery(t);
+	else if (t->ca == HV_CA_CWR && hv_seq_gt(t->snd_una, t->cwr_end))
+		t->ca = HV_CA_OPEN;
 	if (sack) {
 		reo = hv_rack_detect(t, ai, now);
 	} else if (t->ca == HV_CA_RECOVERY) {
@@ -228,7 +241,7 @@ uint32_t hv_recovery_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_s
 		if (t->lost_out != 0) {
 			hv_enter_recovery(t, now);
 			t->recover_fs += sack ? ai->delivered : 0;
-		} else {
+		} else if (t->ca != HV_CA_CWR) {
 			t->ca = t->sacked_out != 0 || t->dupacks != 0 ? HV_CA_DISORDER : HV_CA_OPEN;
 		}
 	}

@@ -14,7 +14,8 @@ size_t hv_tcb_size(void)
 static void make_template(struct hv_tcb *t, const uint8_t *l2, uint32_t l2_len)
 {
 	uint8_t *ip = t->hdr + l2_len, *ports;
-	uint32_t l4_off;
+	/* RFC 3168: ECT(0), as new data has it. What mustn't have it takes it out again, see hv_tcp_output(). */
+	uint32_t l4_off, tos = t->tos | ((t->tf & TF_ECN) != 0 ? HV_ECT0 : 0);
 
 	memset(t->hdr, 0, sizeof t->hdr);
 	memcpy(t->hdr, l2, l2_len);
@@ -23,8 +24,8 @@ static void make_template(struct hv_tcb *t, const uint8_t *l2, uint32_t l2_len)
 		/* RFC 6437: one label per flow, not zero, not guessable from one field alone */
 		uint32_t label = (hv_tuple_hash(&t->tuple) & 0xfffffu) | 1u;
 
-		ip[0] = (uint8_t)(0x60u | t->tos >> 4);
-		ip[1] = (uint8_t)((uint32_t)t->tos << 4 | label >> 16);
+		ip[0] = (uint8_t)(0x60u | tos >> 4);
+		ip[1] = (uint8_t)(tos << 4 | label >> 16);
 		hv_put16(ip + 2, label);
 		ip[HV_IP6_NEXT] = HV_PROTO_TCP;
 		ip[HV_IP6_HOPS] = t->ttl;
@@ -33,7 +34,7 @@ static void make_template(struct hv_tcb *t, const uint8_t *l2, uint32_t l2_len)
 		ports = ip + HV_IP6_LEN;
 	} else {
 		ip[0] = 0x45;
-		ip[HV_IP4_TOS] = t->tos;
+		ip[HV_IP4_TOS] = (uint8_t)tos;
 		hv_put16(ip + HV_IP4_FRAG, HV_IP4_DF);
 		ip[HV_IP4_TTL] = t->ttl;
 		ip[HV_IP4_PROTO] = HV_PROTO_TCP;
@@ -91,7 +92,7 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 	t->tuple = img->tuple;
 	t->tuple.proto = HV_PROTO_TCP;
 	t->ttl = img->ttl != 0 ? img->ttl : 64;
-	t->tos = img->tos & 0xfcu; /* we don't send ECT: RFC 3168 leaves that open */
+	t->tos = img->tos & 0xfcu; /* the ECN bits are ours: make_template() */
 	t->tf = ((img->opts & HV_TCPO_TS) != 0 ? TF_TS : 0) | ((img->opts & HV_TCPO_SACK) != 0 ? TF_SACK : 0) |
 	    ((img->opts & HV_TCPO_ECN) != 0 ? TF_ECN : 0) | (img->nodelay ? TF_NODELAY : 0) | (img->cork ? TF_CORK : 0) |
 	    (img->keepalive ? TF_KEEPALIVE : 0) | (img->tuple.family == 6 ? TF_V6 : 0) | (img->quickack ? 0 : TF_PINGPONG);

@@ -51,7 +51,7 @@
 #define HV_PAWS_IDLE_US (24ull * 86400 * 1000000)
 #define HV_XREC_EMBED 8u
 
-enum { HV_CA_OPEN, HV_CA_DISORDER, HV_CA_CWR, HV_CA_RECOVERY, HV_CA_LOSS }; /* tcpi_ca_state's numbers */
+enum { HV_CA_OPEN, HV_CA_DISORDER, HV_CA_CWR, HV_CA_RECOVERY, HV_CA_LOSS }; /* tcpi_ca_state's numbers; CWR: until what was sent after an answered mark is acknowledged, cwnd stays */
 
 /* What rtx_at is for. One timer, like the kernel's: these never need to run at the same time. From PERSIST on it is the window that is
  * waited for, or what isn't known yet. */
@@ -404,7 +404,7 @@ uint32_t hv_recovery_ack(
     struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, struct hv_ackinfo *ai, uint64_t now); /* the same */
 void hv_prr(struct hv_tcb *t, const struct hv_ackinfo *ai);
 void hv_enter_loss(struct hv_tcb *t, uint64_t now);
-void hv_enter_cwr(struct hv_tcb *t, uint64_t now);
+bool hv_enter_cwr(struct hv_tcb *t, uint64_t now);
 void hv_enter_recovery(struct hv_tcb *t, uint64_t now);
 
 /* undo.c */

@@ -13,7 +13,7 @@ static uint32_t pto(const struct hv_tcb *t)
 
 static bool tlp_possible(const struct hv_tcb *t)
 {
-	return t->ca == HV_CA_OPEN && (t->tf & (TF_SACK | TF_TLP_OUT | TF_IMPORT)) == TF_SACK && t->srtt8 != 0 && t->sacked_out == 0 &&
+	return (t->ca == HV_CA_OPEN || t->ca == HV_CA_CWR) && (t->tf & (TF_SACK | TF_TLP_OUT | TF_IMPORT)) == TF_SACK && t->srtt8 != 0 && t->sacked_out == 0 &&
 	       t->nrtx == 0;
 }
 

@@ -62,6 +62,7 @@ enum { HV_PROTO_TCP = 6, HV_PROTO_UDP = 17 };
 /* TCP, RFC 9293 3.1 */
 enum { HV_TCP_LEN = 20, HV_TCP_SPORT = 0, HV_TCP_DPORT = 2, HV_TCP_SEQ = 4, HV_TCP_ACKNO = 8, HV_TCP_OFF = 12, HV_TCP_FLAGS = 13, HV_TCP_WND = 14,
 	HV_TCP_CSUM = 16, HV_TCP_URGP = 18, HV_TCP_OPT = 20 };
+enum { HV_ECT0 = 2, HV_CE = 3 }; /* the ECN field, RFC 3168 section 5 */
 enum { HV_FIN = 1, HV_SYN = 2, HV_RST = 4, HV_PSH = 8, HV_ACK = 16, HV_URG = 32, HV_ECE = 64, HV_CWR = 128 };
 enum { HV_OPT_EOL = 0, HV_OPT_NOP = 1, HV_OPT_SACK = 5, HV_OPT_TS = 8 };
 #define HV_TS_OPT_LEN 12u             /* NOP NOP TS */

@@ -15,6 +15,13 @@ static bool dark(const struct world *w, uint64_t t)
 	return false;
 }
 
+static bool capable(const uint8_t *frame)
+{
+	const uint8_t *ip = frame + (frame[12] == 0x81 ? 18 : 14);
+
+	return (ip[0] >> 4 == 4 ? ip[1] & 3 : ip[1] >> 4 & 3) != 0;
+}
+
 /* A segment without data, SYN, FIN or SACK blocks, the kind that middleboxes thin out. */
 static bool pure_ack(const struct world *w, const uint8_t *frame, uint32_t len)
 {
@@ -23,7 +30,6 @@ static bool pure_ack(const struct world *w, const uint8_t *frame, uint32_t len)
 	return l4 + doff == len && doff <= 32;
 }
 
-/* As if the sender had said ECT. */
 static void mark_ce(uint8_t *frame)
 {
 	uint32_t l3 = frame[12] == 0x81 ? 18 : 14;
@@ -110,7 +116,7 @@ void link_send(struct world *w, uint32_t from, const uint8_t *frame, uint32_t le
 	}
 	if (l->c.silent)
 		hole_passes(w, from, frame, len);
-	if (!pure_ack(w, frame, len) && prng_ppm(&w->rng, l->c.ce)) {
+	if (capable(frame) && prng_ppm(&w->rng, l->c.ce)) {
 		uint8_t *copy = malloc(len);
 		if (copy == NULL)
 			abort();

@@ -222,6 +222,7 @@ void move_thaw(struct world *w, uint32_t who)
 		world_fail(w, "%u: import of an exported image: %d", who, rc);
 		return;
 	}
+	s->import_end = s->img.snd_end + (s->img.snd_end != s->img.snd_nxt ? 65000 : 0);
 	if (hv_tcp_readable(s->h.tcb) != s->img.rcv_len || hv_tcp_outq(s->h.tcb) != s->img.snd_len ||
 	    hv_tcp_outq_nsd(s->h.tcb) != s->img.snd_end - s->img.snd_nxt)
 		world_fail(w, "%u: import: queues differ from the image", who);

@@ -243,6 +243,7 @@ void setup_start(struct world *w)
 			world_fail(w, "%u: import of a sound image: %d", i, rc);
 			return;
 		}
+		s->import_end = s->img.snd_end + (s->img.snd_end != s->img.snd_nxt ? 65000 : 0);
 		host_image_free(&s->img);
 		s->app.blocked = true;
 	}

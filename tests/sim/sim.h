@@ -80,6 +80,7 @@ struct side {
 	uint32_t edge, edge_max; /* advertised right edge, last and highest */
 	uint32_t sent_max;    /* highest sequence number + 1 sent, by stack or kernel */
 	uint32_t sent_stack;  /* the same, by the stack alone */
+	uint32_t import_end;  /* before this the kernel may have sent what the stack thinks is new; and a burst may begin there */
 	uint32_t last_ack, last_tsval;
 	bool seen_ack, seen_ts;
 	uint64_t frames;

@@ -124,7 +124,7 @@ void wire_out(void *arg, const uint8_t *frame, uint32_t len)
 	struct wire_arg *a = arg;
 	struct world *w = a->w;
 	struct side *s = &w->side[a->who];
-	uint32_t l3 = frame[12] == 0x81 ? 18 : 14, l4 = l3 + (w->v6 ? 40 : 20), doff = (uint32_t)(frame[l4 + 12] >> 4) * 4;
+	uint32_t l3 = frame[12] == 0x81 ? 18 : 14, l4 = l3 + (w->v6 ? 40 : 20), doff = (uint32_t)(frame[l4 + 12] >> 4) * 4, ecn;
 	const uint8_t *t = frame + l4;
 	struct view v = { .seq = r32(t + 4), .ack = r32(t + 8), .wnd = r16(t + 14), .flags = t[13], .data = t + doff };
 
@@ -144,6 +144,11 @@ void wire_out(void *arg, const uint8_t *frame, uint32_t len)
 		world_fail(w, "%u: ECE is %s", a->who, s->ece_must ? "missing" : "set without a mark");
 	if (!w->ecn && (v.flags & (SEG_ECE | SEG_CWR)) != 0)
 		world_fail(w, "%u: ECN was not negotiated", a->who);
+	/* RFC 3168 6.1: ECT(0) on data that is sent for the first time, and on nothing else */
+	ecn = frame[l3] >> 4 == 4 ? frame[l3 + 1] & 3 : frame[l3 + 1] >> 4 & 3;
+	if (!a->kernel && ecn != (w->ecn && v.len != 0 && !before(v.seq, s->sent_max) ? 2u : 0u) &&
+	    !(ecn == 0 && before(v.seq, s->import_end)))
+		world_fail(w, "%u: ECN field %u, %u octets at %u, %u is new", a->who, ecn, v.len, v.seq, s->sent_max);
 	if (v.ts != s->ts)
 		world_fail(w, "%u: timestamp option %s", a->who, v.ts ? "was not negotiated" : "missing");
 	if (v.ts && s->seen_ts && (int32_t)(v.tsval - s->last_tsval) < 0)

@@ -32,12 +32,15 @@ stack_trim_LDADD = libhvstack.la $(CMOCKA_LIBS)
 
 # Congestion control by itself
 if HAVE_CMOCKA
-UNIT_TESTS += stack_cubic
+UNIT_TESTS += stack_cubic stack_ecn
 endif
-EXTRA_PROGRAMS += stack_cubic
+EXTRA_PROGRAMS += stack_cubic stack_ecn
 stack_cubic_SOURCES = tests/unit/stack_cubic.c
 stack_cubic_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 stack_cubic_LDADD = libhvstack.la $(CMOCKA_LIBS)
+stack_ecn_SOURCES = tests/unit/stack_ecn.c $(stack_rig)
+stack_ecn_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+stack_ecn_LDADD = libhvstack.la $(CMOCKA_LIBS)
 
 # Attacks, each by its name
 if HAVE_CMOCKA

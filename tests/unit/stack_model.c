@@ -304,15 +304,18 @@ static void model_cwr(struct hv_tcb *m)
 
 static void model_fast(struct hv_tcb *m, uint64_t now)
 {
-	model_save(m, now);
-	m->ssthresh = hv_cc_ssthresh(m);
+	/* RFC 3168 6.1.2: marks and losses of one window are answered once */
+	if (m->ca != HV_CA_CWR || before(m->snd_una, m->cwr_end) <= 0) {
+		model_save(m, now);
+		m->ssthresh = hv_cc_ssthresh(m);
+		model_cwr(m);
+	}
 	m->recover = m->snd_nxt;
 	m->recover_fs = most(m->snd_nxt - m->snd_una - m->sacked_out, m->mss);
 	m->prr_delivered = 0;
 	m->prr_out = 0;
 	m->tf &= ~TF_TLP_OUT;
 	m->ca = HV_CA_RECOVERY;
-	model_cwr(m);
 }
 
 /* RFC 5681 3.1, RFC 5682 step 1. The second timeout of the same octets doesn't reduce again; SACKs are forgotten if the head was SACKed. */
@@ -324,7 +327,7 @@ static void model_timeout(struct hv_tcb *m, uint64_t now)
 	m->frto = !in_recovery && (m->ca != HV_CA_LOSS || again) ? HV_FRTO_HEAD : HV_FRTO_OFF;
 	hv_rec_materialize(m);
 	reneged = m->rec_n != 0 && m->embed[m->rec_head].st == XR_SACKED;
-	if (!below || !(in_recovery || again)) {
+	if ((m->ca != HV_CA_CWR || before(m->snd_una, m->cwr_end) <= 0) && (!(in_recovery || m->ca == HV_CA_LOSS) || !below || (m->ca == HV_CA_LOSS && !again))) {
 		model_save(m, now);
 		m->ssthresh = hv_cc_ssthresh(m);
 		if ((m->tf & TF_RENO) == 0)
@@ -348,12 +351,22 @@ static void model_ecn(struct hv_tcb *m, uint64_t now)
 	m->ssthresh = hv_cc_ssthresh(m);
 	m->cwnd = least(m->cwnd, m->ssthresh);
 	m->cwr_end = m->snd_nxt;
+	m->tf &= ~(TF_UNDO | TF_UNDO_RX);
 	model_cwr(m);
+}
+
+static void real_ecn(struct hv_tcb *t, uint64_t now)
+{
+	uint32_t was = t->cwr_end;
+
+	/* it may move the mark by nothing: then it wasn't before SND.UNA */
+	if (hv_enter_cwr(t, now) != (t->ca < HV_CA_RECOVERY && before(was, t->snd_una) > 0))
+		fail_msg("hv_enter_cwr: the answer");
 }
 
 static void reductions(void **state)
 {
-	static void (*const real[])(struct hv_tcb *, uint64_t) = { hv_enter_recovery, hv_enter_loss, hv_enter_cwr };
+	static void (*const real[])(struct hv_tcb *, uint64_t) = { hv_enter_recovery, hv_enter_loss, real_ecn };
 	static void (*const model[])(struct hv_tcb *, uint64_t) = { model_fast, model_timeout, model_ecn };
 	struct hv_tcb t, m;
 
@@ -478,6 +491,8 @@ static uint32_t model_ack(struct hv_tcb *m, const struct hv_seg *seg, struct hv_
 			m->rack_mult = 1;
 		if (m->rack_persist > 0)
 			m->rack_persist--;
+	} else if (m->ca == HV_CA_CWR && before(m->cwr_end, m->snd_una) > 0) {
+		m->ca = HV_CA_OPEN; /* what was sent after the reduction has arrived, CWR with it */
 	}
 	if ((m->tf & TF_SACK) != 0)
 		wait = model_rack(m, ai, now);
@@ -486,7 +501,7 @@ static uint32_t model_ack(struct hv_tcb *m, const struct hv_seg *seg, struct hv_
 	if (m->ca != HV_CA_RECOVERY && m->ca != HV_CA_LOSS) {
 		if (m->lost_out > 0)
 			model_fast(m, now), m->recover_fs += (m->tf & TF_SACK) != 0 ? ai->delivered : 0;
-		else
+		else if (m->ca != HV_CA_CWR)
 			m->ca = m->sacked_out > 0 || m->dupacks > 0 ? HV_CA_DISORDER : HV_CA_OPEN;
 	}
 	if (m->ca == HV_CA_RECOVERY)

@@ -103,6 +103,7 @@ static void wire(void *arg, const uint8_t *frame, uint32_t len)
 	s->seq = r32(t + 4) - r->iss;
 	s->ack = r32(t + 8) - r->irs;
 	s->flags = t[13];
+	s->tos = frame[l3] >> 4 == 6 ? (uint8_t)(frame[l3] << 4 | frame[l3 + 1] >> 4) : frame[l3 + 1];
 	s->wnd = r16(t + 14) << r->img.rcv_wscale;
 	s->len = len - l4 - doff;
 	assert_in_range(s->len, 0, sizeof s->data);

@@ -18,7 +18,7 @@
 #define RIG_OUT_MAX 512
 #define RIG_MSS 1000u
 
-struct rig_seg { uint32_t seq, ack, wnd, len, tsval, tsecr; uint8_t flags; bool has_ts; uint32_t nsack, sack[4][2]; uint8_t data[2048]; };
+struct rig_seg { uint32_t seq, ack, wnd, len, tsval, tsecr; uint8_t flags, tos; bool has_ts; uint32_t nsack, sack[4][2]; uint8_t data[2048]; };
 
 struct rig {
 	struct host h;
