@@ -109,6 +109,34 @@ static bool write_fast(struct world *w, uint32_t who, const uint8_t *data, uint3
 	return true;
 }
 
+/* Everything is written: the time of the last word has come, at once or later. */
+static void closing(struct world *w, uint32_t who)
+{
+	struct app *a = &w->side[who].app;
+
+	if (!a->closes || a->close_sched || a->written != a->total)
+		return;
+	a->close_sched = true;
+	world_push(w, w->now + a->close_us, EV_SHUT, who);
+}
+
+static void write_kernel(struct world *w, uint32_t who)
+{
+	struct side *s = &w->side[who];
+	struct app *a = &s->app;
+
+	for (int i = 0; i < WRITES_PER_EVENT && a->written < due(a); i++) {
+		uint32_t len = a->ask != 0 ? a->ask : prng_log(&w->rng, 1, a->wr_max), room = kern_room(s);
+		if (len > due(a) - a->written)
+			len = due(a) - a->written;
+		a->blocked = len > room;
+		a->written += len < room ? len : room;
+		if (a->blocked || a->think_us != 0)
+			break;
+	}
+	kern_wrote(w, who);
+}
+
 void app_write(struct world *w, uint32_t who)
 {
 	static uint8_t data[1u << 18];
@@ -116,7 +144,9 @@ void app_write(struct world *w, uint32_t who)
 	struct app *a = &s->app;
 
 	a->wr_sched = false;
-	for (int i = 0; i < WRITES_PER_EVENT && a->written < due(a) && w->fail[0] == 0; i++) {
+	if (s->kern.on)
+		write_kernel(w, who);
+	for (int i = 0; i < WRITES_PER_EVENT && a->written < due(a) && !s->kern.on && w->fail[0] == 0; i++) {
 		uint32_t len = a->ask != 0 ? a->ask : prng_log(&w->rng, 1, a->wr_max), took, room;
 		unsigned acts = 0;
 		if (s->frozen || !s->h.live)
@@ -149,6 +179,43 @@ void app_write(struct world *w, uint32_t who)
 	}
 	if (a->written < due(a) && !a->blocked)
 		sched_write(w, who, a->think_us != 0 ? prng_in(&w->rng, 0, a->think_us * 2) : 1);
+	closing(w, who);
+}
+
+static void read_again(struct world *w, uint32_t who, uint32_t left)
+{
+	struct app *a = &w->side[who].app;
+	uint32_t wait = a->rd_us;
+
+	if (left == 0)
+		return;
+	if (a->mode == READ_PAUSES && a->pauses != 0 && prng_ppm(&w->rng, 30000)) {
+		a->pauses--;
+		wait += prng_in(&w->rng, 10000, 5000000);
+	}
+	sched_read(w, who, wait);
+}
+
+/* What arrives there was compared when it did, see kernel.c. */
+static void read_kernel(struct world *w, uint32_t who)
+{
+	struct side *s = &w->side[who];
+	struct app *a = &s->app;
+	uint32_t avail = kern_readable(w, who), len = a->mode == READ_EAGER ? avail : prng_log(&w->rng, 1, a->rd_max);
+
+	a->read += len < avail ? len : avail;
+	if (avail == 0 && s->kern.eof) {
+		if (a->eof || !w->side[1 - who].kern.shut || a->read != w->side[1 - who].app.total)
+			world_fail(w, "%u: end of the stream at %u of %u%s", who, a->read, w->side[1 - who].app.total, a->eof ? " once more" : "");
+		a->eof = true;
+	}
+	if (w->verbose)
+		printf("%12lu %u reads %u of %u%s\n", (unsigned long)w->now, who, len < avail ? len : avail, avail, a->eof ? ": the end" : "");
+	w->progress_at = w->now;
+	kern_read(w, who);
+	if (a->ask != 0 && !a->blocked && a->written < due(a))
+		sched_write(w, who, prng_in(&w->rng, 0, a->think_us * 2));
+	read_again(w, who, kern_readable(w, who) + (s->kern.eof && !a->eof));
 }
 
 void app_read(struct world *w, uint32_t who)
@@ -159,6 +226,8 @@ void app_read(struct world *w, uint32_t who)
 	unsigned acts = 0;
 
 	a->rd_sched = false;
+	if (s->kern.on)
+		read_kernel(w, who);
 	if (s->frozen || !s->h.live)
 		return;
 	do {
@@ -193,14 +262,20 @@ void app_read(struct world *w, uint32_t who)
 		sched_write(w, who, prng_in(&w->rng, 0, a->think_us * 2));
 	if (!s->no_flush)
 		side_after(w, who, hv_tcp_ack_flush(s->h.tcb, w->now));
-	if (hv_tcp_readable(s->h.tcb) != 0) {
-		uint32_t wait = a->rd_us;
-		if (a->mode == READ_PAUSES && a->pauses != 0 && prng_ppm(&w->rng, 30000)) {
-			a->pauses--;
-			wait += prng_in(&w->rng, 10000, 5000000);
-		}
-		sched_read(w, who, wait);
-	}
+	read_again(w, who, hv_tcp_readable(s->h.tcb));
+}
+
+void app_kernel(struct world *w, uint32_t who)
+{
+	struct side *s = &w->side[who];
+	struct app *a = &s->app;
+
+	if (a->blocked && kern_room(s) >= 16384)
+		a->blocked = false;
+	if (!a->blocked)
+		sched_write(w, who, 0);
+	if (kern_readable(w, who) != 0 || (s->kern.eof && !a->eof))
+		sched_read(w, who, a->mode == READ_EAGER ? prng_in(&w->rng, 0, 50) : a->rd_us);
 }
 
 void app_wake(struct world *w, uint32_t who, unsigned acts)

@@ -91,10 +91,10 @@ static void setup(struct world *w, const struct bulk *b, uint64_t seed, struct l
 }
 
 /* ---- stalls ----
- * How often a retransmission gets lost is up to the network; how long the sender waits each time is not. From the moment in which the octet at
- * SND.UNA was sent, or became it, or something new about what is in flight was heard, it leaves again within the RTO of that moment, backed
- * off once for each timeout without an answer (RFC 6298 5.3-5.7). A tail loss probe may come in between, and then an RTO from there on (RFC 8985 7.3);
- * RACK may wait for reordering, a round trip at most (RFC 8985 6.2), before it leaves the rest to the RTO. */
+ * How often a retransmission gets lost is up to the network; how long the sender waits each time is not. From the moment in which the octet
+ * at SND.UNA was sent, or became it, or something new about what is in flight was heard, it leaves again within the RTO of that moment,
+ * backed off once for each timeout without an answer (RFC 6298 5.3-5.7). A tail loss probe may come in between, and then an RTO from there
+ * on (RFC 8985 7.3); RACK may wait for reordering, a round trip at most (RFC 8985 6.2), before it leaves the rest to the RTO. */
 static void stall_watch(struct world *w)
 {
 	const struct hv_tcb *t = w->side[0].h.tcb;

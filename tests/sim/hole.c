@@ -1,9 +1,9 @@
 /*
  * hole.c - a path MTU black hole: from some time on what is larger than the path vanishes, and no ICMP says so (RFC 2923, RFC 8899).
  *
- * The network is good otherwise. So the octet at SND.UNA gets through as soon as it is cut small enough, and that has to happen within so many
- * timeouts as src/stack/pmtu.c means to take: two in vain, which chance could explain, then one for each size that is tried. A move forgets
- * what was found out: an image doesn't carry it.
+ * The network is good otherwise. So the octet at SND.UNA gets through as soon as it is cut small enough, and that has to happen within so
+ * many timeouts as src/stack/pmtu.c means to take: two in vain, which chance could explain, then one for each size that is tried. A move
+ * forgets what was found out: an image doesn't carry it.
  */
 #include "sim.h"
 

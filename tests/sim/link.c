@@ -27,7 +27,7 @@ static bool pure_ack(const struct world *w, const uint8_t *frame, uint32_t len)
 {
 	uint32_t l3 = frame[12] == 0x81 ? 18 : 14, l4 = l3 + (w->v6 ? 40 : 20), doff = (uint32_t)(frame[l4 + 12] >> 4) * 4;
 
-	return l4 + doff == len && doff <= 32;
+	return l4 + doff == len && doff <= 32 && (frame[l4 + 13] & SEG_FIN) == 0;
 }
 
 static void mark_ce(uint8_t *frame)

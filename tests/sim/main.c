@@ -30,7 +30,8 @@ static bool run(uint64_t seed, const char *pcap_path, bool verbose, bool twins)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [--seeds A-B] [--seed N] [--pcap FILE] [--pcap-dir DIR] [--twins] [-v] | --matrix | --fairness | --stalls A-B\n");
+	fprintf(stderr, "usage: sim [--seeds A-B] [--seed N] [--pcap FILE] [--pcap-dir DIR] [--twins] [-v] | --matrix | --fairness |\n"
+			"       --stalls A-B\n");
 	return 2;
 }
 

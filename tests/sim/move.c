@@ -3,7 +3,7 @@
  *
  * The kernel may ack an in-order segment after the state was read (late accept, handed over at settle), may send octets of its
  * queue that the image still calls unsent, forgets what TCP_REPAIR can't read (RTT, cwnd, TS.Recent, SACK state), and moves TSval
- * forward. None of that may cost an octet.
+ * forward. None of that may cost an octet. For shutdown() and for the peer's FIN it is the last move, and kernel.c goes on.
  */
 #include "sim.h"
 
@@ -67,10 +67,9 @@ static void judge_image(struct world *w, uint32_t who)
 }
 
 /* Out-of-order octets are either injected again as segments or forgotten, although they may have been SACKed. */
-static void export_ooo(struct world *w, uint32_t who)
+static void export_ooo(struct world *w, uint32_t who, bool keep, uint64_t at)
 {
 	struct side *s = &w->side[who], *peer = &w->side[1 - who];
-	bool keep = prng_in(&w->rng, 0, 1) != 0;
 	uint32_t cursor = 0, seq, len, last = s->img.rcv_nxt, n = 0;
 	const uint8_t *data;
 	uint8_t frame[16384];
@@ -93,29 +92,28 @@ static void export_ooo(struct world *w, uint32_t who)
 				.has_ts = s->ts, .tsval = peer->last_tsval, .data = data + off };
 			part = len - off < peer->mss ? len - off : peer->mss;
 			g.len = part;
-			world_push_frame(w, w->now + 30000, who, frame, seg_build(frame, &g), false);
+			world_push_frame(w, at, who, frame, seg_build(frame, &g), false);
 		}
 	}
 }
 
-void move_freeze(struct world *w, uint32_t who)
+/* The connection leaves the stack; s->img holds it. What the ring has is for the kernel if that keeps it, before what was out of order. */
+static void leave(struct world *w, uint32_t who, bool for_good)
 {
 	struct side *s = &w->side[who];
 	uint32_t held = 0;
 
-	if (s->frozen || !s->h.live)
-		return;
-	if (s->late_len != 0) { /* not settled yet: that comes first */
-		move_late(w, who);
-		if (s->late_len != 0) {
-			world_push(w, w->now + 500, EV_MOVE, who);
-			return;
-		}
-	}
-	s->moves--;
 	host_export(&s->h, &s->img, w->now);
 	judge_image(w, who);
-	export_ooo(w, who);
+	while (for_good && s->pend != NULL) {
+		struct hv_buf *b = s->pend;
+		s->pend = b->next;
+		world_push_frame(w, w->now, who, b->base, b->len, (b->rx_ns & 1) != 0);
+		host_put(&s->h, b);
+	}
+	if (for_good)
+		s->pend_tail = &s->pend;
+	export_ooo(w, who, for_good || prng_in(&w->rng, 0, 1) != 0, for_good ? w->now : w->now + 30000);
 	if (w->verbose)
 		printf("%12lu %u: export una %u nxt %u end %u, unread %u\n", (unsigned long)w->now, who, s->img.snd_una - s->app.base,
 		    s->img.snd_nxt - s->app.base, s->img.snd_end - s->app.base, s->img.rcv_len);
@@ -127,13 +125,84 @@ void move_freeze(struct world *w, uint32_t who)
 	s->refused = s->ece_may = s->ece_must = false; /* the kernel's now */
 	s->need_out = false;
 	s->timer_at = UINT64_MAX;
+	if (s->h.fail != NULL)
+		world_fail(w, "%u: %s", who, s->h.fail);
+}
+
+static void freeze(struct world *w, uint32_t who)
+{
+	struct side *s = &w->side[who];
+
+	leave(w, who, false);
 	s->late_seq = s->img.rcv_nxt;
 	s->late_len = 0;
 	if (prng_in(&w->rng, 0, 1) != 0)
 		s->late = malloc(LATE_MAX);
-	if (s->h.fail != NULL)
-		world_fail(w, "%u: %s", who, s->h.fail);
 	world_push(w, w->now + prng_log(&w->rng, 0, 20000), EV_THAW, who);
+}
+
+void move_freeze(struct world *w, uint32_t who)
+{
+	struct side *s = &w->side[who];
+
+	if (s->frozen || !s->h.live)
+		return;
+	if (s->late_len != 0 || s->late_fin) { /* not settled yet: that comes first */
+		move_late(w, who);
+		if (s->late_len != 0 && !s->frozen)
+			world_push(w, w->now + 500, EV_MOVE, who);
+		if (s->late_len != 0 || s->frozen)
+			return;
+	}
+	s->moves--;
+	freeze(w, who);
+}
+
+/* As demote_tcp() in src/engine: what is late goes to the stack before, or behind what that holds. */
+static void demote(struct world *w, uint32_t who)
+{
+	struct side *s = &w->side[who];
+
+	if (s->late_len != 0)
+		(void)hv_tcp_late(s->h.tcb, &s->h.env, s->late_seq, s->late, s->late_len, w->now);
+	leave(w, who, true);
+	if (s->late_fin && before(s->late_end, s->img.rcv_nxt))
+		world_fail(w, "%u: octets behind a late FIN", who);
+	if (s->late_len == 0 || !before(s->img.rcv_nxt, s->late_seq + s->late_len)) { /* the stack has them all */
+		free(s->late);
+		s->late = NULL;
+		s->late_len = 0;
+	}
+	kern_begin(w, who);
+}
+
+/* The segment is injected behind the rest. The kernel may have no memory for it: then the connection may well come back before the peer
+ * repeats it. */
+void move_fin(struct world *w, uint32_t who, const uint8_t *frame, uint32_t len)
+{
+	struct side *s = &w->side[who];
+	bool lost = s->late_len == 0 && !s->late_fin && prng_in(&w->rng, 0, 7) == 0;
+
+	if (w->verbose)
+		printf("%12lu %u: FIN arrives%s\n", (unsigned long)w->now, who, lost ? ", and the kernel loses it" : "");
+	if (lost) {
+		freeze(w, who);
+		return;
+	}
+	demote(w, who);
+	world_push_frame(w, w->now, who, frame, len, false);
+}
+
+void move_shutdown(struct world *w, uint32_t who)
+{
+	struct side *s = &w->side[who];
+
+	if (!s->kern.on && s->frozen)
+		kern_begin(w, who);
+	else if (!s->kern.on)
+		demote(w, who);
+	if (w->fail[0] == 0)
+		kern_shutdown(w, who);
 }
 
 void move_arrive(struct world *w, uint32_t who, const uint8_t *frame, uint32_t len)
@@ -142,6 +211,7 @@ void move_arrive(struct world *w, uint32_t who, const uint8_t *frame, uint32_t l
 	struct hv_frame f;
 	struct hv_seg g;
 	uint8_t copy[16384];
+	bool fin;
 
 	memcpy(copy, frame, len);
 	if (!hv_frame_parse(copy, len, &f) || !hv_tcp_parse(f.l4, f.l4_len, &g)) {
@@ -150,12 +220,17 @@ void move_arrive(struct world *w, uint32_t who, const uint8_t *frame, uint32_t l
 	}
 	if (s->late_len + g.len > (s->h.conf.n_rx - s->h.conf.ring) / 2 * s->h.conf.rx_cap)
 		return; /* no kernel acks more than a promotion could take over */
-	if (g.len == 0 || g.seq != s->late_seq + s->late_len || g.len > LATE_MAX - s->late_len ||
-	    before(s->img.rcv_wup + s->img.rcv_wnd, g.seq + g.len))
+	fin = (g.flags & SEG_FIN) != 0;
+	if ((g.len == 0 && !fin) || s->late_fin || g.seq != s->late_seq + s->late_len || g.len > LATE_MAX - s->late_len ||
+	    before(s->img.rcv_wup + s->img.rcv_wnd, g.seq + g.len + fin))
 		return;
 	memcpy(s->late + s->late_len, g.data, g.len);
 	s->late_len += g.len;
-	kernel_segment(w, who, s->img.snd_nxt, s->late_seq + s->late_len, NULL, 0);
+	s->late_fin = fin;
+	s->late_end = s->late_seq + s->late_len;
+	if (w->verbose && fin)
+		printf("%12lu %u: the kernel takes a FIN late\n", (unsigned long)w->now, who);
+	kernel_segment(w, who, s->img.snd_nxt, s->late_seq + s->late_len + fin, NULL, 0);
 }
 
 /* The kernel sends from its queue without telling: up to the peer's window, perhaps beyond the image's snd_nxt. */
@@ -206,7 +281,7 @@ void move_thaw(struct world *w, uint32_t who)
 	struct side *s = &w->side[who];
 	int rc;
 
-	if (s->img.rcv == NULL)
+	if (s->img.rcv == NULL || s->kern.on)
 		return;
 	if (!s->h.live && s->frozen && prng_in(&w->rng, 0, 2) == 0)
 		kernel_sends(w, who);
@@ -228,7 +303,7 @@ void move_thaw(struct world *w, uint32_t who)
 		world_fail(w, "%u: import: queues differ from the image", who);
 	host_image_free(&s->img);
 	s->frozen = false;
-	if (s->late != NULL && s->late_len == 0) {
+	if (s->late != NULL && s->late_len == 0 && !s->late_fin) {
 		free(s->late);
 		s->late = NULL;
 	} else if (s->late != NULL) {
@@ -249,8 +324,12 @@ void move_late(struct world *w, uint32_t who)
 	uint32_t had;
 	unsigned acts;
 
-	if (s->frozen || !s->h.live || s->late_len == 0)
+	if (s->frozen || !s->h.live || (s->late_len == 0 && !s->late_fin))
 		return;
+	if (s->late_fin) { /* the kernel's socket isn't ESTABLISHED any more: there is no way on but back */
+		demote(w, who);
+		return;
+	}
 	had = hv_tcp_readable(s->h.tcb);
 	if (w->verbose)
 		printf("%12lu %u: settle, %u late octets at %u\n", (unsigned long)w->now, who, s->late_len,

@@ -73,6 +73,8 @@ static void setup_app(struct world *w, struct side *s)
 	a->fast_ppm = prng_in(&w->rng, 0, 1) * prng_in(&w->rng, 0, 1000000);
 	a->more_ppm = prng_in(&w->rng, 0, 3) == 0 ? prng_in(&w->rng, 0, 1000000) : 0;
 	a->opt_ppm = prng_in(&w->rng, 0, 3) == 0 ? prng_log(&w->rng, 1000, 200000) : 0;
+	a->closes = w->seed / 4 % 2 == 0 && prng_in(&w->rng, 0, 3) != 0; /* what comes after is less and less the stack's */
+	a->close_us = prng_in(&w->rng, 0, 2) == 0 ? 0 : prng_log(&w->rng, 1, 3000000);
 	a->base = prng_in(&w->rng, 0, 1) != 0 ? (uint32_t)prng_u64(&w->rng) : 0u - prng_log(&w->rng, 0, 200000);
 }
 
@@ -314,6 +316,7 @@ void world_teardown(struct world *w)
 	for (uint32_t i = 0; i < 2; i++) {
 		host_image_free(&w->side[i].img);
 		free(w->side[i].late);
+		free(w->side[i].kern.have);
 		host_destroy(&w->side[i].h);
 	}
 }

@@ -49,6 +49,9 @@ struct app {
 	uint32_t base;        /* sequence number of stream offset 0 */
 	uint32_t written, read;
 	bool blocked, wr_sched, rd_sched;
+	/* shutdown(SHUT_WR) so long after the last octet was written */
+	bool closes, close_sched, eof; /* eof: this side has read the end of the other's stream */
+	uint32_t close_us;
 };
 
 /* Behind a path that swallows what is large, without a word: since when nothing has got through, and how long that may last, see hole.c. */
@@ -56,6 +59,16 @@ struct hole {
 	uint64_t since, may;
 	bool waits, found;
 	uint32_t swallowed; /* segments */
+};
+
+/* The kernel's TCP after a demotion for good, see kernel.c. */
+struct kern {
+	bool on, shut, eof, fin_known, eager, sack; /* eof: the peer's FIN was reached; shut: ours is queued behind the last octet */
+	uint32_t una, nxt, wnd_edge, wl1, cwnd, backoff; /* cwnd: segments */
+	uint32_t rcv_nxt, edge, cap, size, recent, fin_seq;
+	uint8_t *have; /* octets above rcv_nxt, by sequence number modulo size */
+	uint32_t ts_off, ts_recent;
+	uint64_t at;
 };
 
 struct side {
@@ -87,6 +100,9 @@ struct side {
 	/* octets that the "kernel" acked during a freeze, to be handed over at settle */
 	uint8_t *late;
 	uint32_t late_seq, late_len;
+	uint32_t late_end;
+	bool late_fin;        /* at late_end */
+	struct kern kern;
 	uint32_t dmg_seen;    /* damaged frames recognised */
 	bool refused;         /* octets that fitted the window were refused for want of memory: the next window may be 0 */
 	bool ece_may, ece_must; /* a CE mark arrived and no CWR since; _must: in a segment that counts for sure */
@@ -94,7 +110,7 @@ struct side {
 	struct hole hole;
 };
 
-enum ev_type { EV_ARRIVE, EV_POLL, EV_TIMER, EV_WRITE, EV_READ, EV_SQ, EV_MOVE, EV_THAW, EV_LATE, EV_PMTU };
+enum ev_type { EV_ARRIVE, EV_POLL, EV_TIMER, EV_WRITE, EV_READ, EV_SQ, EV_MOVE, EV_THAW, EV_LATE, EV_PMTU, EV_KERN, EV_SHUT };
 
 struct event {
 	uint64_t at, order;
@@ -180,6 +196,7 @@ void app_fill(const struct world *w, uint32_t who, uint32_t off, uint8_t *dst, u
 void app_write(struct world *w, uint32_t who);
 void app_read(struct world *w, uint32_t who);
 void app_wake(struct world *w, uint32_t who, unsigned acts);
+void app_kernel(struct world *w, uint32_t who); /* something has happened to the kernel's socket */
 /* hole.c */
 void hole_setup(struct world *w);
 void hole_swallows(struct world *w, uint32_t from, const uint8_t *frame);
@@ -192,5 +209,18 @@ void move_thaw(struct world *w, uint32_t who);
 void move_late(struct world *w, uint32_t who);
 /* A frame reaches the kernel socket of a frozen side. */
 void move_arrive(struct world *w, uint32_t who, const uint8_t *frame, uint32_t len);
+/* The stack has left a FIN alone. */
+void move_fin(struct world *w, uint32_t who, const uint8_t *frame, uint32_t len);
+void move_shutdown(struct world *w, uint32_t who);
+/* kernel.c */
+void kern_begin(struct world *w, uint32_t who); /* from the image; frees that */
+void kern_shutdown(struct world *w, uint32_t who);
+void kern_arrive(struct world *w, uint32_t who, const uint8_t *frame, uint32_t len);
+void kern_timer(struct world *w, uint32_t who);
+uint32_t kern_readable(const struct world *w, uint32_t who);
+uint32_t kern_room(const struct side *s);
+void kern_wrote(struct world *w, uint32_t who);
+void kern_read(struct world *w, uint32_t who);
+bool kern_at_rest(const struct side *s);
 
 #endif

@@ -116,7 +116,7 @@ static void trace(const struct world *w, const struct wire_arg *a, const struct 
 	    v->wnd << s->ws);
 	for (uint32_t i = 0; i < v->nsack; i++)
 		printf("%s%u-%u", i == 0 ? " sack " : ",", v->sack[i][0] - base, v->sack[i][1] - base);
-	printf("%s\n", a->kernel ? " (kernel)" : "");
+	printf("%s%s\n", (v->flags & SEG_FIN) != 0 ? " FIN" : "", a->kernel ? " (kernel)" : "");
 }
 
 void wire_out(void *arg, const uint8_t *frame, uint32_t len)
@@ -126,6 +126,7 @@ void wire_out(void *arg, const uint8_t *frame, uint32_t len)
 	struct side *s = &w->side[a->who];
 	uint32_t l3 = frame[12] == 0x81 ? 18 : 14, l4 = l3 + (w->v6 ? 40 : 20), doff = (uint32_t)(frame[l4 + 12] >> 4) * 4, ecn;
 	const uint8_t *t = frame + l4;
+	bool fin;
 	struct view v = { .seq = r32(t + 4), .ack = r32(t + 8), .wnd = r16(t + 14), .flags = t[13], .data = t + doff };
 
 	v.len = len - l4 - doff;
@@ -138,8 +139,11 @@ void wire_out(void *arg, const uint8_t *frame, uint32_t len)
 		trace(w, a, &v);
 	if (memcmp(t, &s->tuple.lport, 2) != 0 || memcmp(t + 2, &s->tuple.rport, 2) != 0)
 		world_fail(w, "%u: wrong ports", a->who);
-	if ((v.flags & (SEG_SYN | SEG_RST | SEG_FIN | SEG_URG)) != 0 || (v.flags & SEG_ACK) == 0 || ((v.flags & SEG_CWR) != 0 && v.len == 0))
+	fin = (v.flags & SEG_FIN) != 0;
+	if ((v.flags & (SEG_SYN | SEG_RST | SEG_URG)) != 0 || (v.flags & SEG_ACK) == 0 || ((v.flags & SEG_CWR) != 0 && v.len == 0))
 		world_fail(w, "%u: flags %#x", a->who, v.flags);
+	if (fin && (!a->kernel || !s->kern.shut || v.seq + v.len - s->app.base != s->app.total))
+		world_fail(w, "%u: a FIN at %u of %u", a->who, v.seq + v.len - s->app.base, s->app.total);
 	if (!a->kernel && ((s->ece_must && (v.flags & SEG_ECE) == 0) || (!s->ece_may && (v.flags & SEG_ECE) != 0)))
 		world_fail(w, "%u: ECE is %s", a->who, s->ece_must ? "missing" : "set without a mark");
 	if (!w->ecn && (v.flags & (SEG_ECE | SEG_CWR)) != 0)
@@ -161,8 +165,8 @@ void wire_out(void *arg, const uint8_t *frame, uint32_t len)
 		judge_data(w, a->who, &v);
 	if (!a->kernel && before(s->sent_stack, v.seq + v.len))
 		s->sent_stack = v.seq + v.len;
-	if (before(s->sent_max, v.seq + v.len))
-		s->sent_max = v.seq + v.len;
+	if (before(s->sent_max, v.seq + v.len + fin))
+		s->sent_max = v.seq + v.len + fin;
 	judge_ack(w, a->who, &v, a->kernel);
 	if (w->stall.on && a->who == 0 && v.len != 0)
 		bulk_sent(w, v.seq, v.len);

@@ -225,6 +225,19 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	una = s->h.tcb->snd_una;
 	sacked = s->h.tcb->sacked_out;
 	acts = hv_tcp_input(s->h.tcb, &s->h.env, &seg, w->now);
+	if ((acts & HV_TCP_DEMOTE) != 0 && (seg.flags & SEG_FIN) != 0) {
+		uint8_t frame[16384];
+		uint32_t len = b->len;
+		uint32_t at = seg.seq + seg.len;
+		if ((acts & HV_TCP_KEPT) != 0 || s->h.tcb->rcv_nxt != nxt || s->h.tcb->snd_una != una)
+			world_fail(w, "%u: a FIN isn't the stack's business", who);
+		if (hv_seq_lt(at, nxt) || hv_seq_gt(seg.seq, edge))
+			world_fail(w, "%u: the way back for a FIN outside of the window", who);
+		memcpy(frame, b->base, len);
+		host_put(&s->h, b);
+		move_fin(w, who, frame, len);
+		return;
+	}
 	if ((acts & HV_TCP_DROP) != 0 && seg.len != 0 && s->h.tcb->rcv_nxt == nxt && hv_seq_le(seg.seq, nxt) &&
 	    hv_seq_gt(seg.seq + seg.len, nxt) && edge != nxt)
 		s->refused = true;
@@ -247,7 +260,7 @@ static void poll_ring(struct world *w, uint32_t who)
 	s->poll_sched = false;
 	if (s->frozen || !s->h.live)
 		return;
-	while (s->pend != NULL && w->fail[0] == 0) {
+	while (s->pend != NULL && !s->frozen && w->fail[0] == 0) {
 		struct hv_buf *b = s->pend;
 		s->pend = b->next;
 		if (s->pend == NULL)
@@ -255,7 +268,7 @@ static void poll_ring(struct world *w, uint32_t who)
 		b->next = NULL;
 		input(w, who, b);
 	}
-	if (!s->no_flush && w->fail[0] == 0)
+	if (!s->no_flush && !s->frozen && w->fail[0] == 0)
 		side_after(w, who, hv_tcp_ack_flush(s->h.tcb, w->now));
 }
 
@@ -264,7 +277,10 @@ static void arrive(struct world *w, struct event *e)
 	struct side *s = &w->side[e->who];
 	struct hv_buf *b;
 
-	if (s->frozen && s->late != NULL && !e->damaged)
+	if (s->kern.on) {
+		if (!e->damaged)
+			kern_arrive(w, e->who, e->frame, e->len);
+	} else if (s->frozen && s->late != NULL && !e->damaged)
 		move_arrive(w, e->who, e->frame, e->len);
 	else if ((b = host_rx(&s->h, e->frame, e->len)) != NULL) {
 		b->rx_ns = w->now * 1000 / 2 * 2 | e->damaged;
@@ -344,6 +360,8 @@ static void step(struct world *w, struct event *e)
 	case EV_MOVE: move_freeze(w, e->who); break;
 	case EV_THAW: move_thaw(w, e->who); break;
 	case EV_PMTU: path_mtu(w, e->who); break;
+	case EV_KERN: kern_timer(w, e->who); break;
+	case EV_SHUT: move_shutdown(w, e->who); break;
 	case EV_LATE:
 		w->side[e->who].late_sched = false;
 		move_late(w, e->who);
@@ -355,7 +373,7 @@ static void step(struct world *w, struct event *e)
 static bool all_read(const struct world *w)
 {
 	for (uint32_t i = 0; i < 2; i++)
-		if (w->side[i].app.read != w->side[1 - i].app.total)
+		if (w->side[i].app.read != w->side[1 - i].app.total || w->side[i].app.eof != w->side[1 - i].app.closes)
 			return false;
 	return true;
 }
@@ -364,12 +382,22 @@ static bool at_rest(const struct world *w)
 {
 	for (uint32_t i = 0; i < 2; i++) {
 		const struct side *s = &w->side[i];
-		if (s->frozen || s->late_len != 0 || s->moves != 0 || hv_tcp_outq(s->h.tcb) != 0)
+		if (s->kern.on) {
+			if (!kern_at_rest(s))
+				return false;
+			continue;
+		}
+		if (s->frozen || s->late_len != 0 || s->late_fin || s->moves != 0 || hv_tcp_outq(s->h.tcb) != 0)
 			return false;
 		if (!w->keepalive && hv_tcp_deadline(s->h.tcb) != UINT64_MAX)
 			return false;
 	}
 	return true;
+}
+
+static uint32_t unacked(const struct side *s)
+{
+	return s->kern.on ? s->kern.una - s->app.base : s->h.live ? s->h.tcb->snd_una - s->app.base : s->img.snd_una - s->app.base;
 }
 
 static void dump(const struct world *w)
@@ -379,7 +407,10 @@ static void dump(const struct world *w)
 		struct hv_tcp_stat st;
 		printf("%u: ring %u of %u, pool %u of %u, chunks %u of %u, late %u%s", i, s->h.n_ring, s->h.conf.ring, s->h.env.n_free_rx,
 		    s->h.conf.n_rx,
-		    s->h.env.n_free_tx, s->h.conf.n_tx, s->late_len, s->frozen ? ", frozen" : "");
+		    s->h.env.n_free_tx, s->h.conf.n_tx, s->late_len, s->kern.on ? ", the kernel's" : s->frozen ? ", frozen" : "");
+		if (s->kern.on)
+			printf(", una %u nxt %u of %u, shut %d, rcv_nxt %u unread %u eof %d", s->kern.una - s->app.base, s->kern.nxt - s->app.base,
+			    s->app.total, s->kern.shut, s->kern.rcv_nxt - w->side[1 - i].app.base, kern_readable(w, i), s->kern.eof);
 		if (s->h.live) {
 			hv_tcp_stat(s->h.tcb, &st);
 			printf(", readable %u outq %u unsent %u, cwnd %u ca %u unacked %u sacked %u lost %u "
@@ -418,7 +449,7 @@ bool world_step(struct world *w)
 		world_fail(w, "no progress for %u s; 0 read %u of %u, 1 read %u of %u", STALL_US / 1000000, w->side[0].app.read,
 		    w->side[1].app.total, w->side[1].app.read, w->side[0].app.total);
 	if (done && w->now - w->done_at > REST_US)
-		world_fail(w, "does not come to rest: outq %u and %u", hv_tcp_outq(w->side[0].h.tcb), hv_tcp_outq(w->side[1].h.tcb));
+		world_fail(w, "does not come to rest: at %u and %u of what was sent", unacked(&w->side[0]), unacked(&w->side[1]));
 	if (++w->events > EVENTS_MAX)
 		world_fail(w, "%u events and no end", EVENTS_MAX);
 	return true;
@@ -433,7 +464,8 @@ void world_finish(struct world *w)
 			s->pend = b->next;
 			host_put(&s->h, b);
 		}
-		host_release(&s->h, 0);
+		if (s->h.live)
+			host_release(&s->h, 0);
 		host_complete(&s->h, HOST_SQ);
 		host_conserved(&s->h);
 		if (s->h.fail != NULL)
