@@ -61,14 +61,14 @@ static uint32_t w_cubic(const struct hv_tcb *t, uint64_t ms)
 void hv_cubic_ack(struct hv_tcb *t, uint32_t acked, uint64_t now)
 {
 	struct hv_cubic *c = &t->cubic;
-	uint32_t target, now_ms = (uint32_t)(now / 1000u), gap = now_ms - c->last_ms;
+	uint32_t target, now_ms = (uint32_t)(now / 1000u), gap = now_ms - t->cubic_ms;
 	uint64_t inc;
 
 	if (c->epoch_us == 0)
 		epoch_start(t, now);
 	else if (gap > (t->srtt8 >> 2) / 1000u + HV_DELACK / 1000u)
 		c->epoch_us += (uint64_t)gap * 1000u; /* RFC 9438 5.8: nothing to send, or not enough to need cwnd: no time to grow in */
-	c->last_ms = now_ms;
+	t->cubic_ms = now_ms;
 	/* one RTT ahead (RFC 9438 4.2), between cwnd and 1.5 cwnd */
 	target = w_cubic(t, (now - c->epoch_us + (t->srtt8 >> 3)) / 1000u);
 	if (target > t->cwnd + t->cwnd / 2)

@@ -314,6 +314,7 @@ static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, boo
 
 		if (room < hv_min32(mss, lim)) {
 			t->tf |= TF_CWND_LIM;
+			t->lim_end = seq;
 			return false;
 		}
 		lim = hv_min32(lim, room);

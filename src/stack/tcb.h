@@ -87,7 +87,7 @@ enum {
 	TF_UNDO = 1u << 25,      /* undo_* hold the state before the last reduction */
 	TF_RENO = 1u << 26,      /* Reno instead of CUBIC */
 	TF_QUICKED = 1u << 27,   /* the last octets were acknowledged without waiting for a reply */
-	TF_CWND_LIM = 1u << 28,  /* output was stopped by cwnd since the last ACK */
+	TF_CWND_LIM = 1u << 28,  /* output was stopped by cwnd: lim_end is valid */
 	TF_NOMEM = 1u << 30,     /* in-order octets were refused: the next ACK says window 0, as the kernel's does */
 	TF_LOWAT = 1u << 31,     /* TCP_NOTSENT_LOWAT is set */
 	TF_UNDO_RX = 1u << 29,   /* something was retransmitted since undo_* were saved, or was still out then; undo_tsval is valid */
@@ -115,7 +115,6 @@ struct hv_block {
 
 struct hv_cubic {
 	uint32_t w_max, origin, w_est, k_ms, est_acc, cwnd_prior; /* w_max 0: unknown */
-	uint32_t last_ms;  /* when cwnd was last the limit */
 	uint64_t epoch_us; /* 0: no epoch */
 };
 
@@ -181,6 +180,7 @@ struct hv_tcb {
 	struct hv_chunk *tx_cur; /* chunk that holds snd_nxt, or NULL */
 	struct hv_xrec *rec;
 	uint32_t tx_cur_base;    /* sequence number of index 0 of tx_cur */
+	uint32_t lim_end;        /* with TF_CWND_LIM: up to here it was cwnd that limited what is in flight */
 	/* cold: loss recovery */
 	struct hv_chunk *rec_chunk; /* lent by the pool when the embedded records don't suffice */
 	struct hv_buf *ooo_head, *ooo_tail;
@@ -200,6 +200,7 @@ struct hv_tcb {
 	uint32_t import_end;
 	uint32_t min_rtt_prev;
 	struct hv_cubic cubic, undo_cubic;
+	uint32_t cubic_ms;       /* when CUBIC last had a say */
 	struct hv_hystart hystart;
 	/* cold: the rest */
 	struct hv_tuple tuple;
@@ -459,13 +460,19 @@ static inline bool hv_may_send(const struct hv_tcb *t)
 {
 	return ((t->snd_end ^ t->snd_nxt) | t->lost_out | (t->tf & (TF_ACK_NOW | TF_PROBE | TF_TLP | TF_HEAD))) != 0;
 }
-/* Did cwnd limit what is being acknowledged? Only then may it grow (RFC 7661's question, Linux's answer). */
+/* Did cwnd limit what is being acknowledged? Only then may it grow (RFC 7661's question, Linux's answer, which is one for all that was in flight
+ * then). flight: before the ACK. */
 static inline bool hv_cwnd_limited(struct hv_tcb *t, uint32_t flight)
 {
-	bool stopped = (t->tf & TF_CWND_LIM) != 0;
-
-	t->tf &= ~TF_CWND_LIM;
-	return stopped || (t->cwnd < t->ssthresh ? t->cwnd / 2 < flight : flight + t->mss > t->cwnd);
+	if ((t->tf & TF_CWND_LIM) == 0) {
+		if (flight + t->mss <= t->cwnd)
+			return t->cwnd < t->ssthresh && t->cwnd / 2 < flight;
+		t->tf |= TF_CWND_LIM;
+		t->lim_end = t->snd_nxt;
+	}
+	if (hv_seq_ge(t->snd_una, t->lim_end))
+		t->tf &= ~TF_CWND_LIM;
+	return true;
 }
 /* WRITABLE, if what an ACK has freed (or what output will send next because of it) makes the difference. */
 unsigned hv_space_event(struct hv_tcb *t, bool was_writable);
