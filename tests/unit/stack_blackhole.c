@@ -99,6 +99,29 @@ static void message(void **state)
 		assert_int_equal(timeout_size(), 1000);
 }
 
+/* What is small gets through all the time, and SACK says so: that must not put off the timeouts that find out about what is large. */
+static void small_ones_pass(void **state)
+{
+	(void)state;
+	r.img.nodelay = true;
+	rig_start(&r);
+	rig_write(&r, MSS);
+	for (int i = 0; i < 100; i++) {
+		rig_write(&r, 1000);
+		rig_wait(&r, 20000);
+		while (r.at_out != r.n_out) {
+			const struct rig_seg *g = rig_take(&r);
+			if (g->seq == 0 && g->len < MSS) {
+				assert_in_range(g->len, 1, 1200);
+				assert_int_equal(r.h.cnt.rto, 3);
+				return;
+			}
+		}
+		in(&r, .nsack = 1, .sack = { { MSS, r.h.tcb->snd_nxt - r.iss } });
+	}
+	fail_msg("ten RTOs later nothing smaller has been tried");
+}
+
 static void comes_back(void **state)
 {
 	(void)state;
@@ -160,7 +183,7 @@ static void told_by_kernel(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-	const struct CMUnitTest tests[] = { T(shrinks_by_steps), T(small_segments_prove_nothing), T(message), T(comes_back), T(still_there),
+	const struct CMUnitTest tests[] = { T(shrinks_by_steps), T(small_segments_prove_nothing), T(message), T(small_ones_pass), T(comes_back), T(still_there),
 		T(told_by_kernel) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
