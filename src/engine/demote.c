@@ -79,7 +79,6 @@ static void finish(struct hv_sock *s, enum hv_why why, uint64_t t0)
 	unlink_vf(s);
 	p->why = why;
 	p->demote_pending = false;
-	p->refused = 0;
 	p->next_try_ns = 0;
 	atomic_store_explicit(&s->calls, 0, memory_order_relaxed);
 	hv_epoll_demoted(s);
@@ -91,8 +90,11 @@ static void finish(struct hv_sock *s, enum hv_why why, uint64_t t0)
 	HV_ADD(demote_ns_sum, ns);
 	hv_stats_max(&S.demote_ns_max, ns);
 	hv_journal("demote", s, hv_why_text(why), ns);
-	if (HV_UNLIKELY(p->orphan_us != 0))
-		orphan_end(s);
+	if (s->type == SOCK_STREAM) {
+		p->refused = 0;
+		if (HV_UNLIKELY(p->orphan_us != 0))
+			orphan_end(s);
+	}
 }
 
 static int demote_udp(struct hv_sock *s, enum hv_why why)
@@ -291,13 +293,13 @@ void hv_sock_abandon_locked(struct hv_sock *s)
 	hv_pend_to_kernel(s);
 	if (p->tcb != NULL) {
 		release_tcb(p);
+		p->park.parked = false;
 	} else {
 		hv_udp_release(&p->udp, &G.env);
 		hv_udp_store_drop(s);
 	}
 	for (struct hv_epitem *it = p->items; it != NULL; it = it->s_next)
 		it->in_kernel = true; /* gone with the file: nothing to add again */
-	p->park.parked = false;
 	finish(s, HV_WHY_CLOSE, hv_now_ns());
 }
 

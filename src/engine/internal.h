@@ -84,72 +84,86 @@ struct hv_udp_dst { /* where a datagram for this destination goes; valid for a s
 	uint64_t until_ns;
 };
 
+/* TCP_INFO counts that the present owner of the connection doesn't know: the kernel's restart at each hand-off, and so do the stack's. */
+struct hv_tcp_counts {
+	uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans;
+	uint32_t segs_in, segs_out, total_retrans, data_segs_in, data_segs_out, delivered, rcv_ooopack, advmss;
+};
+
+/* The first three cache lines are what the data path touches. What only one protocol needs is at the end, in one place: look at s->type before. */
 struct hv_sock_priv {
 	struct hv_sock *s;
-	int fds[HV_SOCK_FDS];                 /* descriptors of it in this process, -1 = free */
-	uint64_t cookie;                      /* SO_COOKIE at birth: is the fd still ours? */
-	/* policy */
-	uint64_t next_try_ns, backoff_ns, promoted_ns;
-	enum hv_why why;                      /* why it is where it is */
-	/* VF tier */
-	struct hv_tuple tuple;
-	uint32_t hash;
+	struct hv_tcb *tcb;                   /* NULL: UDP, or in the kernel */
 	struct hv_sock *h_next;               /* demux bucket */
-	struct hv_sock *v_next, **v_prev;     /* G.vf_socks */
-	struct hv_tcb *tcb;
-	struct hv_udp udp;
-	struct hv_park park;
-	struct hv_vf_flow *flow;
-	uint8_t *aux;
-	size_t aux_len;
-	uint8_t *late;                        /* octets that the kernel took after the freeze and that the stack has no room for yet */
-	uint32_t late_seq, late_len;
-	struct hv_buf *pend, **pend_tail;     /* frames that came while MOVING */
-	uint32_t pend_count;
-	bool demote_pending;                  /* the kernel refused it back for now; retried */
-	bool pend_lost;
-	uint16_t refused;                     /* how often in succession */
-	uint32_t pass;                        /* of hv_demote_all_locked() that has been here */
-	bool slow;                            /* gave the ring's buffers back by force: promoted again only when it has read */
-	enum hv_why pend_why;
-	uint64_t orphan_us;                   /* closed by the program, not taken back by the kernel yet: until then the library holds it by a descriptor of its own */
-	uint32_t events_before;               /* readiness just before a demotion */
 	struct hv_waiter *waiters;
 	struct hv_epitem *items;
-	/* work lists */
-	struct hv_sock *w_next;               /* touched in this batch, or waiting for SQ room */
+	struct hv_sock *w_next;               /* work list: touched in this batch */
 	unsigned acts;
+	uint32_t hash;
 	bool on_work, on_blocked;
-	struct hv_sock *b_next;
-	/* timers */
-	uint32_t heap_idx;                    /* 0 = not in the heap */
-	uint64_t heap_key, settle_us, active_us, next_retry_us;
+	bool demote_pending;                  /* the kernel refused it back for now; retried */
+	bool pend_lost;
+	bool slow;                            /* gave the ring's buffers back by force: promoted again only when it has read */
+	bool leaky;                           /* has or had a name that isn't close-on-exec */
+	bool opt_pin;
+	struct hv_tuple tuple;
+	uint32_t heap_idx;                    /* timers; 0 = not in the heap */
+	uint64_t heap_key;
+	uint64_t active_us;
+	uint64_t settle_us, next_retry_us;
 	uint64_t path_us;                     /* TCP: when the kernel is asked again how it would send */
-	/* UDP */
-	uint32_t fork_gen, verified;          /* no fork up to that one shares it; and each up to this one found it close-on-exec */
-	bool leaky;                           /* has or had a name that isn't */
-	bool k_drain, k_ready;                /* look into the kernel's queue first */
-	uint64_t alone_us;                    /* when to look whether others have its port too, 0: they can't */
-	bool vf_peeked;                       /* the program has seen the front of our queue (MSG_PEEK, FIONREAD): that one is next */
-	uint8_t cmsgs;                        /* HV_CM_* that recvmsg() makes */
-	int bound_dev;
-	uint32_t k_turn;
-	uint64_t k_err_ns;                    /* last look for a pending error */
-	uint64_t k_seen_ns, k_gap_ns;         /* looks into the kernel's queue: last, and how far apart; wider while they find nothing */
-	uint16_t ip_id;
-	struct hv_udp_dst dst[4];
-	uint32_t dst_turn;
-	/* options: opt.c */
-	uint64_t held[2];                     /* rows of its table that keep a TCP socket in the kernel now */
-	bool opt_pin, cc_set;
-	int8_t cc;                            /* the program's TCP_CONGESTION, HV_TCP_CC_* */
-	int user_clamp;                       /* the program's TCP_WINDOW_CLAMP, 0 none */
-	/* figures */
+	uint8_t *aux;                         /* TCP: unread octets that came with the promotion */
 	uint64_t vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
+	/* ---- */
+	int fds[HV_SOCK_FDS];                 /* descriptors of it in this process, -1 = free */
+	uint64_t cookie;                      /* SO_COOKIE at birth: is the fd still ours? */
+	uint64_t next_try_ns, backoff_ns, promoted_ns;
+	enum hv_why why;                      /* why it is where it is */
+	enum hv_why pend_why;
+	struct hv_sock *v_next, **v_prev;     /* G.vf_socks */
+	struct hv_sock *b_next;               /* waits for SQ room */
+	struct hv_vf_flow *flow;
+	struct hv_buf *pend, **pend_tail;     /* frames that came while MOVING */
+	uint32_t pend_count;
+	uint32_t pass;                        /* of hv_demote_all_locked() that has been here */
+	uint32_t events_before;               /* readiness just before a demotion */
+	uint32_t fork_gen, verified;          /* no fork up to that one shares it; and each up to this one found it close-on-exec */
 	uint32_t promotes;
-	/* TCP_INFO counts that the present owner of the connection doesn't know: the kernel's restart at each hand-off, and so do the stack's */
-	struct hv_tcp_counts { uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans; uint32_t segs_in, segs_out, total_retrans, data_segs_in, data_segs_out, delivered, rcv_ooopack, advmss; } past;
+	union {
+		struct { /* TCP */
+			struct hv_park park;
+			size_t aux_len;
+			uint8_t *late;        /* octets that the kernel took after the freeze and that the stack has no room for yet */
+			uint32_t late_seq, late_len;
+			uint64_t orphan_us;   /* closed by the program, not taken back by the kernel yet: until then a descriptor of the library's holds it */
+			uint64_t held[2];     /* opt.c: rows of its table that keep the socket in the kernel now */
+			int user_clamp;       /* the program's TCP_WINDOW_CLAMP, 0 none */
+			int8_t cc;            /* the program's TCP_CONGESTION, HV_TCP_CC_* */
+			bool cc_set;
+			uint16_t refused;     /* by the kernel, how often in succession */
+			struct hv_tcp_counts past;
+			uint8_t tcp_end[0];
+		};
+		struct { /* UDP */
+			struct hv_udp udp;
+			uint64_t alone_us;    /* when to look whether others have its port too, 0: they can't */
+			uint64_t k_err_ns;    /* last look for a pending error */
+			uint64_t k_seen_ns, k_gap_ns; /* looks into the kernel's queue: last, and how far apart; wider while they find nothing */
+			bool k_drain, k_ready; /* look into the kernel's queue first */
+			bool vf_peeked;       /* the program has seen the front of our queue (MSG_PEEK, FIONREAD): that one is next */
+			uint8_t cmsgs;        /* HV_CM_* that recvmsg() makes */
+			uint16_t ip_id;
+			int bound_dev;
+			uint32_t k_turn, dst_turn;
+			struct hv_udp_dst dst[4];
+			uint8_t udp_end[0];
+		};
+	};
 };
+#define HV_SOCK_SIZE(type) (sizeof(struct hv_sock) + ((type) == SOCK_STREAM ? offsetof(struct hv_sock_priv, tcp_end) : \
+	offsetof(struct hv_sock_priv, udp_end)))
+_Static_assert(offsetof(struct hv_sock_priv, fds) == 192, "three cache lines for the data path");
+_Static_assert(HV_SOCK_SIZE(SOCK_STREAM) <= 704, "memory of each TCP socket, accelerated or not, without its TCB");
 
 enum hv_ring_state { HV_RING_CLOSED, HV_RING_OPENING, HV_RING_READY, HV_RING_LOST };
 

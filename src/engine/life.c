@@ -56,7 +56,7 @@ void hv_engine_fork_child(void)
 	/* What the kernel refused just before the fork is the parent's: here it is a socket that can do nothing, and the parent's hand-off frees it for both. */
 	for (struct hv_sock *s = G.vf_socks, *next; s != NULL; s = next) {
 		next = s->p->v_next;
-		if (s->p->orphan_us != 0) { /* or the peer would not see its end */
+		if (s->type == SOCK_STREAM && s->p->orphan_us != 0) { /* or the peer would not see its end */
 			hv_sys_close(s->p->fds[0]);
 			continue;
 		}

@@ -46,7 +46,7 @@ int hv_engine_fds(int *fds, int n)
 	if (G.cap != NULL && k < n)
 		fds[k++] = hv_capture_fd(G.cap);
 	for (struct hv_sock *s = G.orphans != 0 ? G.vf_socks : NULL; s != NULL && k < n; s = s->p->v_next)
-		if (s->p->orphan_us != 0)
+		if (s->type == SOCK_STREAM && s->p->orphan_us != 0)
 			fds[k++] = s->p->fds[0];
 	if (k < n)
 		k += hv_fork_fds(fds + k, n - k);

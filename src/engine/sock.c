@@ -5,20 +5,14 @@
 
 #include "engine/internal.h"
 
-struct both {
-	struct hv_sock s;
-	struct hv_sock_priv p;
-};
-
 struct hv_sock *hv_sock_new(int fd, int family, int type, bool nonblock)
 {
-	struct both *b = hv_obj_alloc(sizeof *b);
-	socklen_t l = sizeof b->p.cookie;
+	struct hv_sock *s = hv_obj_alloc(HV_SOCK_SIZE(type));
 
-	if (b == NULL)
+	if (s == NULL)
 		return NULL;
-	struct hv_sock *s = &b->s;
-	struct hv_sock_priv *p = &b->p;
+	struct hv_sock_priv *p = (void *)(s + 1);
+	socklen_t l = sizeof p->cookie;
 	s->p = p;
 	p->s = s;
 	s->family = (uint8_t)family;
@@ -31,7 +25,8 @@ struct hv_sock *hv_sock_new(int fd, int family, int type, bool nonblock)
 	p->fds[0] = fd;
 	p->why = HV_WHY_COLD;
 	p->pend_tail = &p->pend;
-	p->park.fd = fd;
+	if (type == SOCK_STREAM)
+		p->park.fd = fd;
 	p->fork_gen = p->verified = atomic_load(&G.fork_gen);
 	bool off = (type == SOCK_STREAM && !hv_conf.tcp) || (type == SOCK_DGRAM && !hv_conf.udp) || hv_conf.promote_calls < 0;
 	if (off || hv_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &p->cookie, &l) < 0) {
@@ -49,7 +44,7 @@ void hv_sock_ref(struct hv_sock *s)
 void hv_sock_put(struct hv_sock *s)
 {
 	if (atomic_fetch_sub(&s->refs, 1) == 1)
-		hv_obj_free(s, sizeof(struct both));
+		hv_obj_free(s, HV_SOCK_SIZE(s->type));
 }
 
 static void drop_items(struct hv_sock *s, int fd)
@@ -88,7 +83,7 @@ void hv_sock_fd_closed(struct hv_sock *s, int fd)
 	int other = hv_sock_fd(s);
 	/* The kernel keeps a registration until the last duplicate is gone; ours would have no descriptor to come back with. */
 	if (hv_sock_vf(s)) {
-		if (s->p->park.fd == fd && other >= 0)
+		if (s->type == SOCK_STREAM && s->p->park.fd == fd && other >= 0)
 			s->p->park.fd = other;
 		for (struct hv_epitem *it = s->p->items; it != NULL; it = it->s_next)
 			if (it->fd == fd && other >= 0)

@@ -160,7 +160,7 @@ static void fill(struct out *o)
 	put(o, ",\"promotions\":%llu,\"promotion_failures\":%llu,\"demotions\":%llu,\"demotion_retries\":%llu", U(promotes), U(promote_fails), U(demotes), U(demote_retries));
 	put(o, ",\"promote_us\":{\"mean\":%.1f,\"max\":%.1f},\"demote_us\":{\"mean\":%.1f,\"max\":%.1f}", U(promotes) != 0 ? (double)U(promote_ns_sum) / 1e3 / (double)U(promotes) : 0.0,
 	    (double)U(promote_ns_max) / 1e3, U(demotes) != 0 ? (double)U(demote_ns_sum) / 1e3 / (double)U(demotes) : 0.0, (double)U(demote_ns_max) / 1e3);
-	put(o, ",\"octets_for_each\":{\"socket\":%zu,\"accelerated_tcp\":%zu,\"epoll_member\":%zu}", sizeof(struct hv_sock) + sizeof(struct hv_sock_priv), hv_tcb_size(),
+	put(o, ",\"octets_for_each\":{\"socket\":%zu,\"udp_socket\":%zu,\"accelerated_tcp\":%zu,\"epoll_member\":%zu}", HV_SOCK_SIZE(SOCK_STREAM), HV_SOCK_SIZE(SOCK_DGRAM), hv_tcb_size(),
 	    sizeof(struct hv_epitem));
 	put(o, ",\"closed_later\":%llu,\"closed_never\":%llu", U(orphaned), U(orphans_lost));
 	by_why(o, "demoted_because", S.demote_why);

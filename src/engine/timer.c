@@ -105,9 +105,9 @@ uint64_t hv_sock_deadline(const struct hv_sock *s)
 		uint64_t t = hv_tcp_deadline(p->tcb);
 		if (t < d)
 			d = t;
-	}
-	if (p->alone_us != 0 && p->alone_us < d)
+	} else if (p->alone_us != 0 && p->alone_us < d) {
 		d = p->alone_us;
+	}
 	if (p->settle_us != 0 && p->settle_us < d)
 		d = p->settle_us;
 	if (p->demote_pending)
@@ -155,7 +155,7 @@ void hv_timer_run(uint64_t now_us)
 		if (p->demote_pending) {
 			if (p->next_retry_us <= now_us && hv_demote_locked(s, p->pend_why, p->pend_lost) == 0)
 				continue;
-			if (p->orphan_us != 0 && p->orphan_us <= now_us) {
+			if (s->type == SOCK_STREAM && p->orphan_us != 0 && p->orphan_us <= now_us) {
 				hv_log(HV_LOG_WARN, "a connection that the program has closed could not be given back to the kernel for two minutes (%s: error %d); dropped",
 				    p->park.step != NULL ? p->park.step : "?", -p->park.err);
 				HV_COUNT(orphans_lost);
@@ -178,13 +178,14 @@ void hv_timer_run(uint64_t now_us)
 				if (!hv_sock_vf(s))
 					continue;
 			}
-			if (p->alone_us != 0 && p->alone_us <= now_us && !hv_udp_alone(s, now_us) && hv_demote_locked(s, HV_WHY_SIBLING, false) == 0)
+			bool udp = s->type != SOCK_STREAM;
+			if (udp && p->alone_us != 0 && p->alone_us <= now_us && !hv_udp_alone(s, now_us) && hv_demote_locked(s, HV_WHY_SIBLING, false) == 0)
 				continue;
 			if (p->active_us + (uint64_t)hv_conf.idle_ms * 1000u <= now_us) {
-				if (p->udp.count == 0 && hv_demote_locked(s, HV_WHY_IDLE, false) == 0)
-					continue;
-				if (p->udp.count != 0)
+				if (udp && p->udp.count != 0)
 					p->active_us = now_us;
+				else if (hv_demote_locked(s, HV_WHY_IDLE, false) == 0)
+					continue;
 			}
 		}
 		uint64_t d = hv_sock_deadline(s);

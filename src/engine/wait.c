@@ -223,7 +223,7 @@ static unsigned take(struct state *st)
 		if (r == 0)
 			continue;
 		if (vf_entry(e)) { /* UDP: both queues count */
-			if ((r & (POLLIN | POLLERR)) != 0)
+			if ((r & (POLLIN | POLLERR)) != 0 && e->s->type != SOCK_STREAM)
 				e->s->p->k_ready = true;
 			ready += e->revents == 0;
 			e->revents |= r;
