@@ -151,6 +151,8 @@ ssize_t hv_vf_send(struct hv_sock *s, const void *buf, size_t len, int flags);
  * it there meanwhile. */
 enum hv_opt_end { HV_OPT_FINE, HV_OPT_KERNEL, HV_OPT_PIN };
 enum hv_opt_end hv_sock_option(struct hv_sock *s, int level, int opt, const void *val, socklen_t len);
+/* Before the kernel is asked: does setsockopt (set) or getsockopt want the connection itself there? */
+bool hv_sock_option_live(const struct hv_sock *s, int level, int opt, bool set);
 /* s has just been accepted from a listener. */
 void hv_sock_inherit(struct hv_sock *s, const struct hv_sock *from);
 /* TCP_INFO etc. while on the VF: >0 bytes written, 0 = ask the kernel, HV_MOVED. */

@@ -2,7 +2,8 @@
  * opt.c - socket options: what each one means for a socket on the VF. The kernel has judged and stored the option before (architecture rule 4); here is the mirror
  * that the stack needs, and the decision who may own the socket from now on.
  *
- * One table, one row an option. What isn't in it is unknown, and the socket stays in the kernel for good.
+ * One table, one row an option. What isn't in it is unknown: it finds the connection alive in the kernel and, if it was set, keeps it there for good. Among
+ * these are repair mode of others (CRIU), TLS, MD5 and AO keys, zero-copy receiving, filters, memberships.
  */
 #include <linux/tcp.h>
 #include <linux/udp.h>
@@ -10,6 +11,9 @@
 
 #include "engine/internal.h"
 
+#ifndef TCP_IS_MPTCP
+#define TCP_IS_MPTCP 43
+#endif
 #ifndef TCP_NOTSENT_LOWAT
 #define TCP_NOTSENT_LOWAT 25
 #endif
@@ -65,7 +69,7 @@ enum what {
 	OK,    /* nothing to do: the kernel's copy is enough, or it acts when the kernel is the owner anyway */
 	MIRROR,/* the stack does it; see tcp_set(), udp_set() */
 	WHILE, /* the kernel does it: it owns the socket while the option is on */
-	AGAIN, /* changes what a promotion finds out: the way back goes through the kernel */
+	AGAIN, /* changes what a promotion finds out: the kernel owns the socket meanwhile, and it comes back by another one */
 };
 /* What "off" is for WHILE. */
 enum off { ZERO, ONE_TOO, MINUS_ONE, ALL_ONES, PMTU_DF };
@@ -140,6 +144,10 @@ static const struct row {
 	{ IPPROTO_TCP, TCP_FASTOPEN_KEY, OK, NO, ZERO, 0 },
 	{ IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, OK, NO, ZERO, 0 },
 	{ IPPROTO_TCP, TCP_SAVE_SYN, OK, NO, ZERO, 0 },
+	{ IPPROTO_TCP, TCP_INFO, OK, NO, ZERO, 0 }, /* to be read only */
+	{ IPPROTO_TCP, TCP_CC_INFO, OK, NO, ZERO, 0 },
+	{ IPPROTO_TCP, TCP_SAVED_SYN, OK, NO, ZERO, 0 },
+	{ IPPROTO_TCP, TCP_IS_MPTCP, OK, NO, ZERO, 0 },
 	{ IPPROTO_TCP, TCP_INQ, WHILE, NO, ZERO, 0 },
 	{ IPPROTO_TCP, TCP_TX_DELAY, WHILE, NO, ZERO, 0 },
 
@@ -338,11 +346,23 @@ static void udp_set(struct hv_sock *s, const struct row *r, int v)
 		u->tos = (uint8_t)v;
 }
 
+static enum what what(const struct hv_sock *s, const struct row *r)
+{
+	return r == NULL ? NO : s->type == SOCK_STREAM ? r->tcp : r->udp;
+}
+
+bool hv_sock_option_live(const struct hv_sock *s, int level, int opt, bool set)
+{
+	enum what w = what(s, row_of(level, opt));
+
+	return set ? w == NO || w == AGAIN : w == NO && level == IPPROTO_TCP;
+}
+
 enum hv_opt_end hv_sock_option(struct hv_sock *s, int level, int opt, const void *val, socklen_t len)
 {
 	const struct row *r = row_of(level, opt);
 	bool tcp = s->type == SOCK_STREAM;
-	enum what w = r == NULL ? NO : tcp ? r->tcp : r->udp;
+	enum what w = what(s, r);
 	struct hv_sock_priv *p = s->p;
 	enum hv_opt_end end = HV_OPT_FINE;
 	bool cc = level == IPPROTO_TCP && opt == TCP_CONGESTION;

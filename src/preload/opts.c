@@ -1,8 +1,8 @@
 /*
  * opts.c - setsockopt, getsockopt, fcntl, ioctl.
  *
- * An option goes to the kernel's socket first, whatever the tier; its verdict is the caller's, our mirrors follow (architecture rule 4). Options that act on the
- * connection itself rather than store a value need it alive in the kernel before: live_first[].
+ * An option goes to the kernel's socket first, whatever the tier; its verdict is the caller's, our mirrors follow (architecture rule 4). What it means, and
+ * whether the connection has to be alive in the kernel before, is in the table of engine/opt.c.
  */
 #include <linux/filter.h>
 #include <linux/sockios.h>
@@ -14,63 +14,10 @@
 #include "preload/io.h"
 #include "preload/proc.h"
 
-#ifndef TCP_AO_ADD_KEY
-#define TCP_AO_ADD_KEY 38
-#define TCP_AO_DEL_KEY 39
-#define TCP_AO_INFO 40
-#define TCP_AO_GET_KEYS 41
-#define TCP_AO_REPAIR 42
-#endif
 #ifndef SO_RCVTIMEO_NEW
 #define SO_RCVTIMEO_NEW 66
 #define SO_SNDTIMEO_NEW 67
 #endif
-
-/* What the socket may do afterwards is the engine's decision (engine/opt.c). */
-static const struct {
-	int level, opt;
-} live_first[] = {
-	/* a program that does its own hand-off (CRIU, keepalived) must find its connection where it expects it */
-	{ IPPROTO_TCP, TCP_REPAIR },
-	{ IPPROTO_TCP, TCP_REPAIR_QUEUE },
-	{ IPPROTO_TCP, TCP_REPAIR_OPTIONS },
-	{ IPPROTO_TCP, TCP_REPAIR_WINDOW },
-	{ IPPROTO_TCP, TCP_QUEUE_SEQ },
-	{ IPPROTO_TCP, TCP_TIMESTAMP },
-	/* kernel TLS and the like take over the kernel's data path */
-	{ IPPROTO_TCP, TCP_ULP },
-	/* authentication of segments: our stack doesn't do it */
-	{ IPPROTO_TCP, TCP_MD5SIG },
-	{ IPPROTO_TCP, TCP_MD5SIG_EXT },
-	{ IPPROTO_TCP, TCP_AO_ADD_KEY },
-	{ IPPROTO_TCP, TCP_AO_DEL_KEY },
-	{ IPPROTO_TCP, TCP_AO_INFO },
-	{ IPPROTO_TCP, TCP_AO_REPAIR },
-	/* moves octets, out of the kernel's own pages */
-	{ IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE },
-	/* filters see packets that don't pass the kernel; the parking guard uses the filter's place too */
-	{ SOL_SOCKET, SO_ATTACH_FILTER },
-	{ SOL_SOCKET, SO_ATTACH_BPF },
-	{ SOL_SOCKET, SO_DETACH_FILTER },
-	{ SOL_SOCKET, SO_LOCK_FILTER },
-	{ SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF },
-	{ SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF },
-	/* change the route */
-	{ SOL_SOCKET, SO_BINDTODEVICE },
-	{ SOL_SOCKET, SO_BINDTOIFINDEX },
-	{ SOL_SOCKET, SO_MARK },
-	/* UDP: the set of addresses that it receives from changes */
-	{ IPPROTO_IP, IP_ADD_MEMBERSHIP },
-	{ IPPROTO_IPV6, IPV6_JOIN_GROUP },
-};
-
-static bool needs_live(int level, int opt)
-{
-	for (size_t i = 0; i < sizeof live_first / sizeof live_first[0]; i++)
-		if (live_first[i].level == level && live_first[i].opt == opt)
-			return true;
-	return false;
-}
 
 static void mirror_timeout(struct hv_sock *s, int opt, const void *val, socklen_t len)
 {
@@ -97,10 +44,9 @@ HV_EXPORT int setsockopt(int fd, int level, int opt, const void *val, socklen_t 
 	if (f == NULL)
 		return REAL(setsockopt)(fd, level, opt, val, len);
 	struct hv_sock *s = f->s;
-	bool live = needs_live(level, opt);
 	for (;;) {
 		bool vf = hv_sock_vf(s);
-		if (vf && live) {
+		if (vf && hv_sock_option_live(s, level, opt, true)) {
 			hv_to_kernel(s, HV_WHY_OPTION);
 			continue;
 		}
@@ -136,7 +82,7 @@ HV_EXPORT int getsockopt(int fd, int level, int opt, void *restrict val, socklen
 	if (f == NULL)
 		return REAL(getsockopt)(fd, level, opt, val, len);
 	struct hv_sock *s = f->s;
-	if (level == IPPROTO_TCP && needs_live(level, opt))
+	if (hv_sock_vf(s) && hv_sock_option_live(s, level, opt, false))
 		hv_to_kernel(s, HV_WHY_OPTION);
 	if (hv_sock_vf(s) && !hv_bad(len, sizeof *len, HV_TRY_ALL) && (int)*len >= 0 && !hv_bad(val, *len, HV_TRY_ALL)) {
 		hv_engine_enter();

@@ -85,6 +85,7 @@
 	X("opt-zerocopy", c_opt_zerocopy) \
 	X("opt-inherited", c_opt_inherited) \
 	X("opt-toggle", c_opt_toggle) \
+	X("opt-live", c_opt_live) \
 	X("opt-buffers", c_opt_buffers) \
 	X("info-length", c_info_length) \
 	X("info-moves", c_info_moves)

@@ -3,6 +3,7 @@
 #include "calls.h"
 
 #include <linux/errqueue.h>
+#include <linux/filter.h>
 #include <linux/tcp.h>
 #include <sys/ioctl.h>
 
@@ -246,6 +247,32 @@ void c_opt_toggle(void)
 	}
 	heat_up(&s);
 	still_alive(&s);
+}
+
+/* A filter of the program's on a hot connection, where one of the library's may be: it is there, it goes, and so does one more; options that nobody knows. */
+void c_opt_live(void)
+{
+	struct sock_filter all[2] = { BPF_STMT(BPF_LD | BPF_IMM, 7), BPF_STMT(BPF_RET | BPF_K, 0xffffffff) };
+	struct sock_fprog p = { 2, all };
+	struct sock s = tcp_new();
+	for (int i = 0; i < 2; i++) {
+		socklen_t n = 0;
+		heat_up(&s);
+		say_rc("attach", setsockopt(s.fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p));
+		warm(&s, 20);
+		say_rc("get", getsockopt(s.fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n));
+		printf(" length=%u", n);
+		say_rc("detach", setsockopt(s.fd, SOL_SOCKET, SO_DETACH_FILTER, &p, sizeof p));
+		say_rc("again", setsockopt(s.fd, SOL_SOCKET, SO_DETACH_FILTER, &p, sizeof p));
+	}
+	still_alive(&s);
+	close(s.fd);
+	struct sock u = tcp_new();
+	heat_up(&u);
+	say_rc("unknown", setsockopt(u.fd, IPPROTO_TCP, 250, &p, sizeof p));
+	printf(" repair=%d unknown=%d", get_int(u.fd, IPPROTO_TCP, TCP_REPAIR), get_int(u.fd, IPPROTO_TCP, 250));
+	warm(&u, 20);
+	still_alive(&u);
 }
 
 /* The buffers are as small as they say. */
