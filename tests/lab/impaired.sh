@@ -37,28 +37,16 @@ while True:
     sys.stdout.flush()
     time.sleep(0.02)
 '; }
-one() { # NAME RECEIVER SENDER LISTEN ADDRESS WHERE
-	local name=$1 recv=$2 send=$3 listen=$4 addr=$5 rc rx c
-	rm -f "$tmp"/summary-*
-	$recv timeout 40 socat -u $listen:7000,reuseaddr - 2>"$tmp/rx.err" | sha256sum >"$tmp/got" &
-	rx=$!
-	wait_port "$6" 7000 || { failed=$((failed + 1)); return; }
+meanwhile() {
 	kill -USR2 "$relay"
-	{ sleep 0.5; kill -USR1 "$relay"; churn 2 0.6; } >"$tmp/churn" 2>&1 &
-	c=$!
-	paced <"$tmp/file" | $send timeout 40 socat -u - $addr:7000 2>"$tmp/tx.err"
-	rc=${PIPESTATUS[1]}
-	wait $rx
-	wait $c
-	sed 's/^/   /' "$tmp/churn"
-	cat "$tmp/rx.err" "$tmp/tx.err"
-	check "$name: the sender ends without error" test $rc = 0
-	check "$name: what arrived is what was sent" test "$(cat "$tmp/got")" = "$want"
-	check "$name: it was on the VF" test "$(summary vm promotions)" -ge 1
-	check "$name: no resets" no_resets
+	sleep 0.5
+	kill -USR1 "$relay"
+	churn 2 0.6
 }
-from_vm() { one "$1, from the VM" "lab exec peer --" "hv vm" "$2" "$3" peer; }
-to_vm() { one "$1, to the VM" "hv vm" "lab exec peer --" "$2" "$3" vm; }
+LIMIT=40
+one() { transfer "$@" 1 < <(paced <"$tmp/file"); }
+from_vm() { one "$1, from the VM" "lab exec peer --" "hv vm" peer "$2" "$3"; }
+to_vm() { one "$1, to the VM" "hv vm" "lab exec peer --" vm "$2" "$3"; }
 
 network --seed=1 --rate=100 --loss=1 --jitter=1000
 from_vm "1 % lost" TCP-LISTEN TCP:10.77.0.1

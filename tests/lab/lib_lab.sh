@@ -64,6 +64,28 @@ check() { # DESCRIPTION COMMAND...
 no_resets() { local now; now=$(rsts); [ "$now" = "$rst0" ] || { echo "the VM's kernel sent $((now - rst0)) resets"; return 1; }; }
 verdict() { [ "$failed" = 0 ] || { echo "$failed failed"; exit 1; }; exit 0; }
 
+# transfer NAME RECEIVER SENDER WHERE LISTEN ADDRESS TIMES: stdin goes through two socats, the receiving one in WHERE, while the caller's meanwhile() moves the
+# VF; RECEIVER and SENDER are "hv WHERE" or "lab exec WHERE --". What comes out has to have the sum $want, and to have been promoted so many times.
+transfer() {
+	local name=$1 recv=$2 send=$3 where=$4 listen=$5 addr=$6 times=$7 rc rx c
+	rm -f "$tmp"/summary-*
+	$recv timeout 200 socat -u $listen:7000,reuseaddr - 2>"$tmp/rx.err" | sha256sum >"$tmp/got" &
+	rx=$!
+	wait_port $where 7000 </dev/null || { failed=$((failed + 1)); return; }
+	meanwhile >"$tmp/meanwhile" 2>&1 &
+	c=$!
+	$send timeout ${LIMIT:-200} socat -u - $addr:7000 2>"$tmp/tx.err"
+	rc=$?
+	wait $rx
+	wait $c
+	sed 's/^/   /' "$tmp/meanwhile"
+	cat "$tmp/rx.err" "$tmp/tx.err"
+	check "$name: the sender ends without error" test $rc = 0
+	check "$name: what arrived is what was sent" test "$(cat "$tmp/got")" = "$want"
+	check "$name: it was on the VF, $times times at least" test "$(summary vm promotions)" -ge $times
+	check "$name: no resets" no_resets
+}
+
 wait_port() { # WHERE PORT
 	local i
 	for ((i = 0; i < 500; i++)); do
