@@ -122,6 +122,10 @@ static void reno_lost(void **state)
 	in(&r, .ack = 3000); /* what the new data caused */
 	assert_int_equal(rig_stat(&r).ca_state, 4);
 	rig_data(&r, 3000, 1000);
+	rig_none(&r);
+	in(&r, .ack = 5000); /* with the one that was sent once and held behind it: no sign that the timeout was wrong any more */
+	assert_in_range(rig_stat(&r).cwnd, 1, 5);
+	assert_in_range(rig_stat(&r).ssthresh, 2, 7);
 }
 
 /* The path has become slow: an ACK echoes the stamp of the original. */

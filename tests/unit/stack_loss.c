@@ -167,6 +167,31 @@ static void duplicate_acks_are_not_counted_twice(void **state)
 	assert_in_range(r.h.tcb->snd_nxt - r.iss, end, recover + 15000);
 }
 
+/* Nor does the segment that an ACK covers first count less because of them: it is what the retransmission was for. */
+static void a_partial_ack_delivers_its_segment(void **state)
+{
+	uint32_t was;
+
+	(void)state;
+	r.img.opts = 0;
+	r.img.snd_cwnd = 20;
+	rig_start(&r);
+	rig_write(&r, 60000);
+	rig_drop_out(&r);
+	r.now += 10000;
+	for (int i = 0; i < 10; i++)
+		in(&r, .ack = 0);
+	assert_int_equal(rig_stat(&r).ca_state, 3);
+	was = r.h.tcb->prr_delivered;
+	r.now += 10000;
+	in(&r, .ack = 1000);
+	assert_int_equal(r.h.tcb->prr_delivered - was, 1000);
+	was = r.h.tcb->prr_delivered;
+	in(&r, .ack = 3000); /* one of the two a duplicate ACK has told of */
+	assert_int_equal(r.h.tcb->prr_delivered - was, 1000);
+	rig_drop_out(&r);
+}
+
 /* On a path that was seen to reorder octets count when they are SACKed, else when SND.UNA passes them, if they weren't SACKed:
  * never twice. */
 static void sacked_octets_count_once(void **state)
@@ -273,7 +298,7 @@ static void slow_start_ignores_little(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
-		T(a_recovery_gives_nothing_back), T(duplicate_acks_are_not_counted_twice), T(sacked_octets_count_once),
+		T(a_recovery_gives_nothing_back), T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
 		T(slow_start_ends_before_the_queue_does), T(slow_start_survives_jitter),
 		T(slow_start_ignores_little) };
 

@@ -178,6 +178,20 @@ static void kernel_sent_more_than_the_image_says(void **state)
 	rig_data(&r, 3000, 10);
 }
 
+/* All of it had been sent by the kernel and is acknowledged: that counts for cwnd as what was sent here does, but when it was sent isn't known. */
+static void what_the_kernel_sent_is_delivered(void **state)
+{
+	(void)state;
+	with_queues(0, 0, 10000);
+	r.hold = true;
+	rig_start(&r);
+	assert_int_equal(rig_stat(&r).cwnd, 10);
+	in(&r, .ack = 10000);
+	assert_int_equal(rig_stat(&r).cwnd, 20);
+	assert_int_equal(rig_stat(&r).srtt_us, r.img.srtt_us);
+	assert_int_equal(hv_tcp_outq(r.h.tcb), 0);
+}
+
 static void flight_of_the_kernel_is_retransmitted(void **state)
 {
 	uint64_t t = 0;
@@ -392,7 +406,7 @@ static void new_link_layer_header(void **state)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(round_trip), T(refusals), T(kernel_sent_more_than_the_image_says),
+	const struct CMUnitTest tests[] = { T(round_trip), T(refusals), T(kernel_sent_more_than_the_image_says), T(what_the_kernel_sent_is_delivered),
 	    T(flight_of_the_kernel_is_retransmitted),
 		T(late_octets), T(late_octets_keep_the_window),
 		T(late_octets_without_memory), T(export_with_everything), T(odd_window), T(unread_octets_survive_in_aux), T(new_link_layer_header) };

@@ -631,6 +631,29 @@ static void send_fast(void **state)
 	assert_int_equal(hv_tcp_send_fast(r.h.tcb, &r.h.env, d, 100, &tx, r.now), 0);
 }
 
+/* The window moves with a segment that acknowledges nothing, while a small message is on its way: the next may use what there is now, no more. */
+static void send_fast_follows_the_window(void **state)
+{
+	static uint8_t d[900];
+	struct hv_tx tx;
+
+	(void)state;
+	rig_start(&r);
+	rig_write(&r, 100); /* NODELAY: others may follow */
+	rig_drop_out(&r);
+	in(&r, .ack = 0, .len = 10, .wnd = 60000);
+	assert_int_equal(hv_tcp_send_fast(r.h.tcb, &r.h.env, d, 900, &tx, r.now), 900);
+	rig_read(&r, 10);
+	rig_drop_out(&r);
+	r.h.cnt.predicted = 0;
+	in(&r, .seq = 10, .ack = 0, .len = 10, .wnd = 500);
+	assert_int_equal(r.h.cnt.predicted, 1);
+	assert_int_equal(hv_tcp_send_fast(r.h.tcb, &r.h.env, d, 900, &tx, r.now), 0);
+	assert_int_equal(hv_tcp_send_fast(r.h.tcb, &r.h.env, d, 400, &tx, r.now), 400);
+	rig_drop_out(&r);
+	in(&r, .ack = 100);
+}
+
 static void chunk_stays_until_completion(void **state)
 {
 	struct hv_tx tx;
@@ -665,7 +688,7 @@ int main(void)
 		    T(pushes_do_not_add_up), T(silly_window_pushes_do_not_add_up),
 		T(reneging), T(wild_sack),
 		T(tail_loss_probe), T(keepalive), T(tso), T(buffer_full_and_writable), T(notsent_lowat), T(send_fast),
-		T(chunk_stays_until_completion) };
+		T(send_fast_follows_the_window), T(chunk_stays_until_completion) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
