@@ -1,8 +1,9 @@
 /*
  * engine.h - sockets and their tiers, waits, readiness: what src/preload may call.
  *
- * The preload layer knows file descriptors and POSIX; the engine knows struct hv_sock and the ring. All functions here preserve errno, return -errno where they
- * fail, and may be called by any thread, unless stated otherwise. One lock (the ring lock) inside; never held across a wait or handed to the caller.
+ * The preload layer knows file descriptors and POSIX; the engine knows struct hv_sock and the ring. All functions here preserve errno,
+ * return -errno where they fail, and may be called by any thread, unless stated otherwise. One lock (the ring lock) inside; never held
+ * across a wait or handed to the caller.
  *
  * How a data call works (preload):
  *
@@ -91,8 +92,8 @@ void hv_sock_ref(struct hv_sock *s);
 void hv_sock_put(struct hv_sock *s);
 /* One fd of several referring to s goes away (close of a dup): drop epoll memberships made through this fd. */
 void hv_sock_fd_closed(struct hv_sock *s, int fd);
-/* The last fd of this process is about to be closed: demotes (FIN, linger, unsent data are the kernel's). Call before the real close. Where the kernel refuses
- * the connection at that moment, the library keeps it by a descriptor of its own, goes on trying and closes it then. */
+/* The last fd of this process is about to be closed: demotes (FIN, linger, unsent data are the kernel's). Call before the real close. Where
+ * the kernel refuses the connection at that moment, the library keeps it by a descriptor of its own, goes on trying and closes it then. */
 void hv_sock_last_close(struct hv_sock *s, int fd);
 /* Its kernel socket is gone already (closed behind our back): release what it holds on the VF, without a hand-off. */
 void hv_sock_abandon(struct hv_sock *s);
@@ -103,7 +104,8 @@ void hv_sock_fd_added(struct hv_sock *s, int newfd);
 
 /* ---- tier ---- */
 static inline bool hv_sock_vf(const struct hv_sock *s) { return atomic_load_explicit(&s->tier, memory_order_acquire) == HV_TIER_VF; }
-/* True: the caller may do a kernel call on the socket until hv_kernel_leave(). False: promoted (or moving: waits for the end of it first). */
+/* True: the caller may do a kernel call on the socket until hv_kernel_leave(). False: promoted (or moving: waits for the end of it
+ * first). */
 bool hv_kernel_enter_slow(struct hv_sock *s);
 static inline bool hv_kernel_enter(struct hv_sock *s)
 {
@@ -147,8 +149,8 @@ ssize_t hv_vf_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags);
 /* read/recv and write/send without a msghdr: the fast way. */
 ssize_t hv_vf_recv(struct hv_sock *s, void *buf, size_t len, int flags);
 ssize_t hv_vf_send(struct hv_sock *s, const void *buf, size_t len, int flags);
-/* After the kernel has accepted a setsockopt, whatever the tier: tell the mirror. KERNEL: the caller demotes; PIN: for good. In the kernel tier the caller holds
- * it there meanwhile. */
+/* After the kernel has accepted a setsockopt, whatever the tier: tell the mirror. KERNEL: the caller demotes; PIN: for good. In the kernel
+ * tier the caller holds it there meanwhile. */
 enum hv_opt_end { HV_OPT_FINE, HV_OPT_KERNEL, HV_OPT_PIN };
 enum hv_opt_end hv_sock_option(struct hv_sock *s, int level, int opt, const void *val, socklen_t len);
 /* Before the kernel is asked: does setsockopt (set) or getsockopt want the connection itself there? */
@@ -172,21 +174,24 @@ static inline void hv_udp_cork(struct hv_sock *s, int flags, ssize_t r)
 int hv_vf_queue(struct hv_sock *s, unsigned long req);
 
 /* ---- waiting ---- */
-/* The preload layer's signal wrapper adds one for each signal that this thread takes or puts aside: a wait that spins sees it and ends with -EINTR, as the
- * sleep in the kernel would. */
+/* The preload layer's signal wrapper adds one for each signal that this thread takes or puts aside: a wait that spins sees it and ends with
+ * -EINTR, as the sleep in the kernel would. */
 extern __thread uint32_t hv_sig_count __attribute__((tls_model("initial-exec")));
-/* It has put one aside that waits for the end of this call, so nothing may sleep any more; and where it makes a sleep that is about to begin take no time. */
+/* It has put one aside that waits for the end of this call, so nothing may sleep any more; and where it makes a sleep that is about to
+ * begin take no time. */
 extern __thread bool hv_sig_kept __attribute__((tls_model("initial-exec")));
 extern __thread volatile struct timespec *hv_sleep __attribute__((tls_model("initial-exec")));
 /* Progress without waiting: poll the ring once if nobody else does. */
 void hv_progress(void);
-/* Current readiness of a VF-tier socket: EPOLLIN|OUT|RDHUP|HUP|ERR as the kernel would say; HV_MOVED as (uint32_t)... see return: false = moved. */
+/* Current readiness of a VF-tier socket: EPOLLIN|OUT|RDHUP|HUP|ERR as the kernel would say; HV_MOVED as (uint32_t)... see return: false =
+ * moved. */
 bool hv_sock_events(struct hv_sock *s, uint32_t *events);
-/* Until one of `events` (or ERR/HUP) on a VF-tier socket. deadline_ns: CLOCK_MONOTONIC, INT64_MAX = none. 0 ready, -EAGAIN deadline, -EINTR signal, HV_MOVED. */
+/* Until one of `events` (or ERR/HUP) on a VF-tier socket. deadline_ns: CLOCK_MONOTONIC, INT64_MAX = none. 0 ready, -EAGAIN deadline, -EINTR
+ * signal, HV_MOVED. */
 int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns);
 
-/* poll/ppoll/select over a mix of kernel fds and sockets. Entry with s == NULL: plain kernel fd (fd < 0: ignored). revents are filled for all. Returns ready
- * entries, 0 at the deadline, -errno. mask: as for ppoll, NULL = leave. */
+/* poll/ppoll/select over a mix of kernel fds and sockets. Entry with s == NULL: plain kernel fd (fd < 0: ignored). revents are filled for
+ * all. Returns ready entries, 0 at the deadline, -errno. mask: as for ppoll, NULL = leave. */
 struct hv_pollent { struct hv_sock *s; int fd; short events, revents; };
 int hv_poll(struct hv_pollent *ents, unsigned n, int64_t deadline_ns, const sigset_t *mask);
 

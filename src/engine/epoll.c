@@ -1,10 +1,10 @@
 /*
  * epoll.c - epoll sets that hold sockets of both tiers.
  *
- * The program's epfd is a kernel epoll set. A socket's entry is in the kernel set while the socket is in the kernel tier (UDP: always, for the kernel's queue)
- * and in the set's own ready list while it is on the VF; promotion deletes it from the kernel set, demotion adds it again with the program's data. While a set has VF
- * members, an eventfd and the completion channel are in the kernel set too, so a thread that sleeps in epoll_wait - even since before the promotion - wakes up;
- * their events carry tags that never reach the program.
+ * The program's epfd is a kernel epoll set. A socket's entry is in the kernel set while the socket is in the kernel tier (UDP: always, for
+ * the kernel's queue) and in the set's own ready list while it is on the VF; promotion deletes it from the kernel set, demotion adds it
+ * again with the program's data. While a set has VF members, an eventfd and the completion channel are in the kernel set too, so a thread
+ * that sleeps in epoll_wait - even since before the promotion - wakes up; their events carry tags that never reach the program.
  *
  * Everything under G.lock except the sleep itself.
  */
@@ -248,7 +248,8 @@ void hv_epoll_demoted(struct hv_sock *s)
 		if (!it->in_kernel)
 			hv_log(HV_LOG_WARN, "epoll: a socket could not be put back into its set (error %d)", -r);
 		if (it->disarmed && it->in_kernel) {
-			/* A one-shot entry that has fired reports nothing, not even errors, until it is armed again: MOD keeps that, ADD doesn't. */
+			/* A one-shot entry that has fired reports nothing, not even errors, until it is armed again: MOD keeps that, ADD
+			 * doesn't. */
 			ev.events = EPOLLONESHOT;
 			hv_sys_epoll_ctl(it->ep->epfd, EPOLL_CTL_MOD, it->fd, &ev);
 		}

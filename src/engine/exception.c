@@ -1,8 +1,10 @@
 /*
- * exception.c - packets of promoted connections that came by the synthetic path (src/failover/capture.h): input of our stack like any other.
+ * exception.c - packets of promoted connections that came by the synthetic path (src/failover/capture.h): input of our stack like any
+ * other.
  *
- * Read by the service thread only; G.lock is taken for each batch. A captured frame may be several segments in one: it is cut to buffer size. For a connection that
- * isn't ours any more the frame goes to the kernel, whose parked socket has dropped it; if it hasn't, TCP sorts the duplicate out. ICMP about them is path.c's.
+ * Read by the service thread only; G.lock is taken for each batch. A captured frame may be several segments in one: it is cut to buffer
+ * size. For a connection that isn't ours any more the frame goes to the kernel, whose parked socket has dropped it; if it hasn't, TCP sorts
+ * the duplicate out. ICMP about them is path.c's.
  */
 #include "engine/internal.h"
 

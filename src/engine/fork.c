@@ -1,17 +1,19 @@
 /*
  * fork.c - sockets that a child process has inherited: when may the parent have them on the VF again?
  *
- * A socket that any other process can reach stays in the kernel. A fork makes all of them reachable; this file finds out when that is over, without asking the child:
+ * A socket that any other process can reach stays in the kernel. A fork makes all of them reachable; this file finds out when that is over,
+ * without asking the child:
  *
- * - The life line. Each fork has a pipe, close-on-exec: the child, and whatever it forks, holds the write end, the parent reads. End of file means that each of those
- *   processes has exited or become another program. (They can't close it by accident: it's one of the descriptors that the library protects.)
+ * - The life line. Each fork has a pipe, close-on-exec: the child, and whatever it forks, holds the write end, the parent reads. End of
+ *   file means that each of those processes has exited or become another program. (They can't close it by accident: it's one of the
+ *   descriptors that the library protects.)
  * - Close-on-exec. Only sockets all of whose names had that flag at the time of the fork count: another program doesn't have them then.
- * - The mark. Before a child does something by which a socket of its parent's could outlive the child's life line (a copy or a flag without close-on-exec, a descriptor passed
- *   on, a program started with one), or that only its own copy of our tables would know (options, members of epoll sets), it writes into a page that it shares with its
- *   parent. Such a fork is never over.
+ * - The mark. Before a child does something by which a socket of its parent's could outlive the child's life line (a copy or a flag without
+ *   close-on-exec, a descriptor passed on, a program started with one), or that only its own copy of our tables would know (options,
+ *   members of epoll sets), it writes into a page that it shares with its parent. Such a fork is never over.
  *
- * So while a child could use a socket its parent does not promote it; and a child, in which fork_born says what is inherited, never does. What isn't
- * known for certain counts as reachable for ever.
+ * So while a child could use a socket its parent does not promote it; and a child, in which fork_born says what is inherited, never does.
+ * What isn't known for certain counts as reachable for ever.
  *
  * Everything under G.lock, which is held across fork().
  */

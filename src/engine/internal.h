@@ -1,8 +1,8 @@
 /*
  * internal.h - the engine's own state. Included by the files of src/engine only.
  *
- * One ring per process, one lock (G.lock) over everything here that isn't atomic or said to belong to the service thread. Order: G.lock is the only lock;
- * system calls made under it are short ones (epoll_ctl, eventfd write, the hand-off's sequence).
+ * One ring per process, one lock (G.lock) over everything here that isn't atomic or said to belong to the service thread. Order: G.lock is
+ * the only lock; system calls made under it are short ones (epoll_ctl, eventfd write, the hand-off's sequence).
  */
 #ifndef HV_ENGINE_INTERNAL_H
 #define HV_ENGINE_INTERNAL_H
@@ -90,7 +90,8 @@ struct hv_tcp_counts {
 	uint32_t segs_in, segs_out, total_retrans, data_segs_in, data_segs_out, delivered, rcv_ooopack, advmss;
 };
 
-/* The first three cache lines are what the data path touches. What only one protocol needs is at the end, in one place: look at s->type before. */
+/* The first three cache lines are what the data path touches. What only one protocol needs is at the end, in one place: look at s->type
+ * before. */
 struct hv_sock_priv {
 	struct hv_sock *s;
 	struct hv_tcb *tcb;                   /* NULL: UDP, or in the kernel */
@@ -135,7 +136,7 @@ struct hv_sock_priv {
 			size_t aux_len;
 			uint8_t *late;        /* octets that the kernel took after the freeze and that the stack has no room for yet */
 			uint32_t late_seq, late_len;
-			uint64_t orphan_us;   /* closed by the program, not taken back by the kernel yet: until then a descriptor of the library's holds it */
+			uint64_t orphan_us;   /* closed by the program, not taken back by the kernel yet: until then we hold a descriptor of it */
 			uint64_t held[2];     /* opt.c: rows of its table that keep the socket in the kernel now */
 			int user_clamp;       /* the program's TCP_WINDOW_CLAMP, 0 none */
 			int8_t cc;            /* the program's TCP_CONGESTION, HV_TCP_CC_* */
@@ -148,7 +149,7 @@ struct hv_sock_priv {
 			struct hv_udp udp;
 			uint64_t alone_us;    /* when to look whether others have its port too, 0: they can't */
 			uint64_t k_err_ns;    /* last look for a pending error */
-			uint64_t k_seen_ns, k_gap_ns; /* looks into the kernel's queue: last, and how far apart; wider while they find nothing */
+			uint64_t k_seen_ns, k_gap_ns; /* looks into the kernel's queue: last, how far apart; wider while they find nothing */
 			bool k_drain, k_ready; /* look into the kernel's queue first */
 			bool vf_peeked;       /* the program has seen the front of our queue (MSG_PEEK, FIONREAD): that one is next */
 			uint8_t cmsgs;        /* HV_CM_* that recvmsg() makes */
@@ -223,8 +224,8 @@ struct hv_global {
 extern struct hv_global G;
 
 
-/* Around the system call of a sleep; ts: its timeout, never NULL. A signal before the call finds hv_sleep and takes the time out of it, one in the call ends it:
- * none is slept through. */
+/* Around the system call of a sleep; ts: its timeout, never NULL. A signal before the call finds hv_sleep and takes the time out of it, one
+ * in the call ends it: none is slept through. */
 #define HV_LONG ((struct timespec){ 1 << 30, 0 })
 static inline void hv_sleep_begin(volatile struct timespec *ts)
 {
@@ -314,7 +315,8 @@ bool hv_udp_readable(const struct hv_sock *s);
 ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags);
 ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags);
 int hv_udp_inq(struct hv_sock *s);
-socklen_t hv_udp_addr(const struct hv_sock *s, const struct hv_tuple *t, struct sockaddr_storage *ss); /* the remote end, in the socket's family */
+/* the remote end, in the socket's family */
+socklen_t hv_udp_addr(const struct hv_sock *s, const struct hv_tuple *t, struct sockaddr_storage *ss);
 void hv_udp_resend_unfinished(void);
 void hv_udp_store_add(struct hv_sock *s);            /* lock held: memory for datagrams that a slow reader leaves */
 void hv_udp_store_drop(struct hv_sock *s);           /* lock held, nothing in it */

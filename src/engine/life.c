@@ -1,8 +1,9 @@
 /*
  * life.c - process life: start, fork, exit.
  *
- * fork: everything is given back to the kernel before, so that parent and child hold ordinary kernel sockets; sockets that existed then are shared and stay in the
- * kernel while they are (generation count, fork.c). The child forgets ring, thread and guard without touching the device.
+ * fork: everything is given back to the kernel before, so that parent and child hold ordinary kernel sockets; sockets that existed then are
+ * shared and stay in the kernel while they are (generation count, fork.c). The child forgets ring, thread and guard without touching the
+ * device.
  */
 #include "base/inside.h"
 #include "engine/internal.h"
@@ -53,7 +54,8 @@ void hv_engine_fork_child(void)
 	memset(&G.env, 0, sizeof G.env);
 	memset(G.hash, 0, sizeof G.hash);
 	G.udp_wild = NULL;
-	/* What the kernel refused just before the fork is the parent's: here it is a socket that can do nothing, and the parent's hand-off frees it for both. */
+	/* What the kernel refused just before the fork is the parent's: here it is a socket that can do nothing, and the parent's hand-off
+	 * frees it for both. */
 	for (struct hv_sock *s = G.vf_socks, *next; s != NULL; s = next) {
 		next = s->p->v_next;
 		if (s->type == SOCK_STREAM && s->p->orphan_us != 0) { /* or the peer would not see its end */

@@ -1,8 +1,8 @@
 /*
  * lock.h - the ring lock: a futex mutex that spins a little first.
  *
- * Held for microseconds (tens for a hand-off), never across a wait. Not recursive. hv_lock_held is this thread's flag for the preload layer: a signal
- * handler that interrupts the holder must not enter the engine (it defers instead).
+ * Held for microseconds (tens for a hand-off), never across a wait. Not recursive. hv_lock_held is this thread's flag for the preload
+ * layer: a signal handler that interrupts the holder must not enter the engine (it defers instead).
  */
 #ifndef HV_LOCK_H
 #define HV_LOCK_H

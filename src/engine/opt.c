@@ -1,9 +1,9 @@
 /*
- * opt.c - socket options: what each one means for a socket on the VF. The kernel has judged and stored the option before (architecture rule 4); here is the mirror
- * that the stack needs, and the decision who may own the socket from now on.
+ * opt.c - socket options: what each one means for a socket on the VF. The kernel has judged and stored the option before (architecture rule
+ * 4); here is the mirror that the stack needs, and the decision who may own the socket from now on.
  *
- * One table, one row an option. What isn't in it is unknown: it finds the connection alive in the kernel and, if it was set, keeps it there for good. Among
- * these are repair mode of others (CRIU), TLS, MD5 and AO keys, zero-copy receiving, filters, memberships.
+ * One table, one row an option. What isn't in it is unknown: it finds the connection alive in the kernel and, if it was set, keeps it there
+ * for good. Among these are repair mode of others (CRIU), TLS, MD5 and AO keys, zero-copy receiving, filters, memberships.
  */
 #include <linux/tcp.h>
 #include <linux/udp.h>
@@ -487,7 +487,8 @@ int hv_vf_getsockopt(struct hv_sock *s, int level, int opt, void *val, socklen_t
 		struct hv_tcp_stat st;
 		hv_tcp_stat(s->p->tcb, &st);
 		v = (int)st.snd_mss;
-	} else if ((level == IPPROTO_IP && opt == IP_MTU && s->p->tuple.family == 4) || (level == IPPROTO_IPV6 && opt == IPV6_MTU && s->p->tuple.family == 6)) {
+	} else if ((level == IPPROTO_IP && opt == IP_MTU && s->p->tuple.family == 4) ||
+		   (level == IPPROTO_IPV6 && opt == IPV6_MTU && s->p->tuple.family == 6)) {
 		struct hv_tcp_stat st; /* the parked socket's route may be an old one */
 		hv_tcp_stat(s->p->tcb, &st);
 		v = (int)st.pmtu;

@@ -1,9 +1,9 @@
 /*
  * promote.c - policy (what is hot) and the way from the kernel to the VF.
  *
- * Runs in the thread whose data call made the socket hot. Order for TCP (handoff.md 1.2): claim the socket (no other thread may be in a kernel call on it), look up route and
- * neighbour, make the flow known to the demultiplexer, steer, freeze and read, import, process what the ring has collected, publish the tier. Any failure before
- * the last step leaves an ordinary kernel socket.
+ * Runs in the thread whose data call made the socket hot. Order for TCP (handoff.md 1.2): claim the socket (no other thread may be in a
+ * kernel call on it), look up route and neighbour, make the flow known to the demultiplexer, steer, freeze and read, import, process what
+ * the ring has collected, publish the tier. Any failure before the last step leaves an ordinary kernel socket.
  */
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
@@ -236,7 +236,8 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 		hv_unmap(p->aux, p->aux_len);
 		p->aux = NULL;
 	}
-	hv_tcp_setopt(p->tcb, HV_TCP_CONGESTION, (uint32_t)(p->cc_set ? p->cc : hv_conf.cc), now_us); /* the tunable lists them in the stack's order */
+	/* the tunable lists them in the stack's order */
+	hv_tcp_setopt(p->tcb, HV_TCP_CONGESTION, (uint32_t)(p->cc_set ? p->cc : hv_conf.cc), now_us);
 	hv_info_past_kernel(s, fd);
 	p->settle_us = now_us + 30000;
 	hv_path_fresh(s, now_us);
@@ -281,7 +282,8 @@ static enum hv_why promote_udp(struct hv_sock *s)
 	uint64_t now_us = hv_now_us();
 	hv_lock(&G.lock);
 	atomic_fetch_sub(&G.vf_users, 1);
-	if (!hv_ring_ready() || epoch != atomic_load(&G.epoch) || p->fork_gen != atomic_load(&G.fork_gen)) { /* forked in this very moment */
+	/* the fork: in this very moment */
+	if (!hv_ring_ready() || epoch != atomic_load(&G.epoch) || p->fork_gen != atomic_load(&G.fork_gen)) {
 		unsteer(s);
 		hv_unlock(&G.lock);
 		return HV_WHY_VF_ABSENT;

@@ -1,9 +1,10 @@
 /*
  * relief.c - readers who are behind must not starve the ring.
  *
- * Octets that nobody has read yet stay in the buffers that the device wrote them to. Each connection is bounded by its SO_RCVBUF, but hundreds of sleeping readers
- * together would hold every buffer, and then nobody receives anything any more. So when they hold three quarters, those that hold most go back to the kernel
- * with what they haven't read, until half is free: the kernel's own accounting (tcp_mem, rmem) bounds it there. Lock held.
+ * Octets that nobody has read yet stay in the buffers that the device wrote them to. Each connection is bounded by its SO_RCVBUF, but
+ * hundreds of sleeping readers together would hold every buffer, and then nobody receives anything any more. So when they hold three
+ * quarters, those that hold most go back to the kernel with what they haven't read, until half is free: the kernel's own accounting
+ * (tcp_mem, rmem) bounds it there. Lock held.
  */
 #include "engine/internal.h"
 

@@ -104,7 +104,8 @@ void hv_sock_pump(struct hv_sock *s, uint64_t now_us)
 		}
 		if (!hv_tcp_output(p->tcb, &G.env, &tx, now_us))
 			break;
-		/* Room was checked, so an error here means a dying device: the octets stay in the send queue and the watchdog or monitor decides. */
+		/* Room was checked, so an error here means a dying device: the octets stay in the send queue and the watchdog or monitor
+		 * decides. */
 		(void)hv_vf_tx(G.vf, &G.env, &tx, now_us * 1000u);
 	}
 	hv_timer_update(s, hv_sock_deadline(s));

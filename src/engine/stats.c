@@ -1,5 +1,6 @@
 /*
- * stats.c - what can be seen: counters, the journal of the last moves, and the summary (one JSON object per process) that HVACCEL_SUMMARY asks for.
+ * stats.c - what can be seen: counters, the journal of the last moves, and the summary (one JSON object per process) that HVACCEL_SUMMARY
+ * asks for.
  *
  * Counters are relaxed atomics; the journal has its own tiny lock-free index (a torn entry is possible only after 512 newer ones).
  */

@@ -122,7 +122,8 @@ full:
 			want += iov[i].iov_len;
 		if (want != 0) {
 			hv_ring_poll(now);
-			/* No chunk left and nothing of ours under way that would free one: no acknowledgement would ever wake the writer. */
+			/* No chunk left and nothing of ours under way that would free one: no acknowledgement would ever wake the
+			 * writer. */
 			if (hv_sock_vf(s) && hv_tcp_outq(p->tcb) == 0 && hv_tcp_write_room(p->tcb) != 0)
 				hv_demote_locked(s, HV_WHY_NO_MEMORY, false);
 			return hv_sock_vf(s) ? -EAGAIN : HV_MOVED;

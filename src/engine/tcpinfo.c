@@ -1,5 +1,6 @@
 /*
- * tcpinfo.c - TCP_INFO and the other figures of a connection, whoever owns it: the kernel's counts restart at each hand-off, and so do the stack's.
+ * tcpinfo.c - TCP_INFO and the other figures of a connection, whoever owns it: the kernel's counts restart at each hand-off, and so do the
+ * stack's.
  *
  * Lock held.
  */
@@ -90,8 +91,8 @@ void hv_kernel_info(const struct hv_sock *s, void *val, socklen_t len)
 	memcpy(val, &ti, len < sizeof ti ? len : sizeof ti);
 }
 
-/* The kernel's answer describes the parked socket: what the handshake has settled is true there, the rest is the stack's, or 0 where neither of them knows (rates,
- * times of being limited, the receiver's own RTT). */
+/* The kernel's answer describes the parked socket: what the handshake has settled is true there, the rest is the stack's, or 0 where
+ * neither of them knows (rates, times of being limited, the receiver's own RTT). */
 int hv_info_vf(struct hv_sock *s, void *val, socklen_t len)
 {
 	struct tcp_info *ti = val;

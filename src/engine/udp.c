@@ -1,6 +1,6 @@
 /*
- * udp.c - UDP sockets: what may be promoted, and the receive side, which serves two queues: the kernel's (synthetic path, fragments, whatever came before the
- * rule) and the VF's.
+ * udp.c - UDP sockets: what may be promoted, and the receive side, which serves two queues: the kernel's (synthetic path, fragments,
+ * whatever came before the rule) and the VF's.
  *
  * The kernel socket stays bound and live all the time; promotion is a flow rule.
  */
@@ -60,8 +60,8 @@ static int port_users_of(int af, uint16_t port)
 	return n;
 }
 
-/* How many UDP sockets in this netns have that local port: more than one and a rule would take a sibling's datagrams. -1: can't tell. An IPv6 socket may be one
- * for IPv4, too. */
+/* How many UDP sockets in this netns have that local port: more than one and a rule would take a sibling's datagrams. -1: can't tell. An
+ * IPv6 socket may be one for IPv4, too. */
 static int port_users(uint16_t port)
 {
 	int n = port_users_of(AF_INET, port), m = port_users_of(AF_INET6, port);
@@ -75,8 +75,8 @@ static bool may_share(const struct hv_sock *s, int fd)
 	return hv_sys_getint(fd, SOL_SOCKET, SO_REUSEPORT) == 1 || (s->p->tuple.rport == 0 && hv_sys_getint(fd, SOL_SOCKET, SO_REUSEADDR) == 1);
 }
 
-/* A socket of this process has got this name: siblings on the VF go to the kernel, which knows who of them gets what. What they haven't read yet is given to it as well.
- * Sockets of other processes are looked for by hv_udp_alone(). */
+/* A socket of this process has got this name: siblings on the VF go to the kernel, which knows who of them gets what. What they haven't
+ * read yet is given to it as well. Sockets of other processes are looked for by hv_udp_alone(). */
 void hv_udp_named(const struct hv_sock *s, int fd)
 {
 	struct sockaddr_storage ss;

@@ -7,8 +7,8 @@
 
 #define DST_NS 1000000000u
 
-/* Copies of the last datagrams handed to the VF. If it dies before they complete, their fate is unknown: UDP may duplicate, but a datagram that the program has
- * sent should not vanish because the host took a device away. Kept for payloads of up to one Ethernet frame. */
+/* Copies of the last datagrams handed to the VF. If it dies before they complete, their fate is unknown: UDP may duplicate, but a datagram
+ * that the program has sent should not vanish because the host took a device away. Kept for payloads of up to one Ethernet frame. */
 #define COPIES 64u
 #define COPY_MAX 1472u
 static struct copy { uint32_t idx, len; struct hv_sock *s; struct hv_tuple to; uint8_t data[COPY_MAX]; } *copies;
@@ -188,7 +188,8 @@ ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags)
 		}
 	}
 	if (kernel) {
-		/* > MTU, control data, multicast, another device, no neighbour yet: the same socket's kernel path. It may block, so not under the lock. */
+		/* > MTU, control data, multicast, another device, no neighbour yet: the same socket's kernel path. It may block, so not
+		 * under the lock. */
 		int fd = hv_sock_fd(s);
 		hv_unlock(&G.lock);
 		r = hv_sys_sendmsg(fd, msg, flags);

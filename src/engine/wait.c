@@ -1,9 +1,9 @@
 /*
  * wait.c - sleeping and spinning: one primitive for blocking calls, poll and select.
  *
- * A wait spins for a bounded time (polling the ring), then arms the completion channel, looks once more, and sleeps in one real ppoll() over {its own eventfd, the
- * completion channel, the kernel descriptors of the set}: signals, masks and cancellation are the kernel's. Whoever polls the ring wakes the sockets' waiters by
- * their eventfds.
+ * A wait spins for a bounded time (polling the ring), then arms the completion channel, looks once more, and sleeps in one real ppoll()
+ * over {its own eventfd, the completion channel, the kernel descriptors of the set}: signals, masks and cancellation are the kernel's.
+ * Whoever polls the ring wakes the sockets' waiters by their eventfds.
  */
 #include <sched.h>
 
@@ -125,7 +125,8 @@ static void leave(struct state *st)
 	st->entered = false;
 }
 
-/* Sorts entries by tier: VF ones are asked here, the others go into pfd. revents == -1 marks a kernel-tier socket that is held in the kernel for this round. */
+/* Sorts entries by tier: VF ones are asked here, the others go into pfd. revents == -1 marks a kernel-tier socket that is held in the
+ * kernel for this round. */
 static void enter(struct state *st)
 {
 	st->npfd = 0;
