@@ -183,8 +183,9 @@ static void what_the_kernel_sent_is_delivered(void **state)
 {
 	(void)state;
 	with_queues(0, 0, 10000);
-	r.hold = true;
+	r.img.snd_wnd = 0; /* so that the TCB has sent none of it */
 	rig_start(&r);
+	assert_int_equal(hv_tcp_outq_nsd(r.h.tcb), 10000);
 	assert_int_equal(rig_stat(&r).cwnd, 10);
 	in(&r, .ack = 10000);
 	assert_int_equal(rig_stat(&r).cwnd, 20);
