@@ -269,18 +269,62 @@ void sv_progress(struct sv_wire *w)
 	sv_unlock(&w->tx_lock);
 }
 
-int sv_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+/*
+ * What nearly every call is, straight on: one frame of one chunk on a send queue that doesn't wait for anything. It goes from the caller's
+ * memory into the UMEM; of the WQE only what its completion needs is stored. False: nothing has been done, all conditions are to be looked at.
+ */
+static inline bool post_usual(struct sv_qp *q, const struct ibv_send_wr *wr)
 {
-	struct sv_qp *q = (struct sv_qp *)(void *)ibqp;
 	struct sv_wire *w = q->w;
+	uint32_t idx = q->sq_head, n = (uint32_t)wr->num_sge, total = 0, i;
+	const struct ibv_sge *s = wr->sg_list;
+	bool in = (wr->send_flags & IBV_SEND_INLINE) != 0;
+	struct sv_wqe *e;
+	uint64_t addr;
+	uint8_t *f, *p;
+
+	if (wr->next != NULL || wr->opcode != IBV_WR_SEND || n > q->sq_sge || q->sq_exec != idx || q->qp.state != IBV_QPS_RTS || sv_dead(w) ||
+	    idx - __atomic_load_n(&q->sq_tail, __ATOMIC_ACQUIRE) >= q->sq_size)
+		return false;
+	for (i = 0; i < n; i++) {
+		if (s[i].length > w->chunk) /* so that the sum can't overflow */
+			return false;
+		total += s[i].length;
+	}
+	if (total < 14 || total > w->chunk || (in && total > q->max_inline) || !sv_tx_room(w, 1))
+		return false;
+	p = f = sv_tx_frame(w, &addr);
+	for (i = 0; i < n; i++) {
+		const void *m = in ? (const void *)(uintptr_t)s[i].addr : sv_mem(q->ctx, q->qp.pd, &s[i], false);
+
+		if (sv_unlikely(m == NULL || s[i].length == 0)) {
+			w->tx_nfree++;
+			return false;
+		}
+		memcpy(p, m, s[i].length);
+		p += s[i].length;
+	}
+	if ((wr->send_flags & IBV_SEND_IP_CSUM) != 0)
+		sv_csum_fill(f, total);
+	e = sv_sqe(q, idx);
+	e->wr_id = wr->wr_id;
+	e->send_flags = wr->send_flags;
+	e->opcode = IBV_WR_SEND;
+	sv_tx_queue(w, addr, total, false, q, idx);
+	q->sq_head = q->sq_exec = idx + 1;
+	return true;
+}
+
+/* tx_lock held */
+static __attribute__((noinline)) int post_any(struct sv_qp *q, struct ibv_send_wr **list)
+{
+	struct sv_wire *w = q->w;
+	struct ibv_send_wr *wr = *list;
 	uint32_t first, idx;
 	int err = 0;
 
-	sv_lock(&w->tx_lock);
-	if (sv_unlikely(ibqp->state != IBV_QPS_RTS && ibqp->state != IBV_QPS_ERR)) {
-		err = EINVAL;
-		goto out;
-	}
+	if (sv_unlikely(q->qp.state != IBV_QPS_RTS && q->qp.state != IBV_QPS_ERR))
+		return EINVAL;
 	first = q->sq_head;
 	for (; wr != NULL; wr = wr->next) {
 		struct sv_wqe *e;
@@ -321,7 +365,7 @@ int sv_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr
 		}
 		q->sq_head = idx + 1;
 	}
-	if (sv_unlikely(ibqp->state == IBV_QPS_ERR)) {
+	if (sv_unlikely(q->qp.state == IBV_QPS_ERR)) {
 		if (!sv_dead(w))
 			sq_flush(q);
 	} else if (sv_likely(q->sq_exec != q->sq_head) && !sv_dead(w)) {
@@ -338,9 +382,25 @@ int sv_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr
 	for (idx = first; sv_unlikely(idx != q->sq_head && q->sq_exec != q->sq_head); idx++)
 		if ((int32_t)(idx - q->sq_exec) >= 0)
 			sq_stash(q, idx);
+	*list = wr;
+	return err;
+}
+
+int sv_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+{
+	struct sv_qp *q = (struct sv_qp *)(void *)ibqp;
+	struct sv_wire *w = q->w;
+	int err = 0;
+
+	sv_lock(&w->tx_lock);
+	if (sv_likely(wr != NULL && post_usual(q, wr))) {
+		sv_tx_kick(w);
+		sv_tx_retire(w, on_sent);
+	} else {
+		err = post_any(q, &wr);
+	}
 	if (sv_unlikely(sv_stalled(w)))
 		sv_wire_wake(w, false);
-out:
 	sv_unlock(&w->tx_lock);
 	if (sv_unlikely(err != 0))
 		*bad = wr;
@@ -573,36 +633,96 @@ static inline void sq_release(const struct sv_cqe *e)
 		__atomic_store_n(&e->qp->sq_tail, e->sq_next, __ATOMIC_RELEASE);
 }
 
-int sv_poll_cq(struct ibv_cq *cq, int n, struct ibv_wc *wc)
+static inline void put_wc(struct ibv_wc *o, uint64_t wr_id, enum ibv_wc_status st, enum ibv_wc_opcode op, uint32_t len, uint32_t qpn, unsigned flags)
 {
-	struct sv_cq *q = (struct sv_cq *)(void *)cq;
+	o->wr_id = wr_id;
+	o->status = st;
+	o->opcode = op;
+	o->vendor_err = 0;
+	o->byte_len = len;
+	o->imm_data = 0;
+	o->qp_num = qpn;
+	o->src_qp = 0;
+	o->wc_flags = flags;
+	o->pkey_index = 0;
+	o->slid = 0;
+	o->sl = 0;
+	o->dlid_path_bits = 0;
+}
+
+/*
+ * Frames from the wire straight into the poller's array: the CQ is empty and they are this CQ's, of one piece, into one buffer each. The
+ * first one of which something else is true is left to sv_pump(). rx_lock held.
+ */
+static inline int poll_usual(struct sv_cq *cq, struct sv_wire *w, int n, struct ibv_wc *wc)
+{
 	int i = 0;
 
-	if (!cq_ready(q))
+	if (sv_unlikely(__atomic_load_n(&cq->armed, __ATOMIC_RELAXED))) /* an event is due */
 		return 0;
+	w->rx.p = __atomic_load_n(w->rx_prod, __ATOMIC_ACQUIRE);
+	for (; i < n && w->rx.c != w->rx.p; i++) {
+		const struct xdp_desc *d = sv_rx_desc(w, w->rx.c);
+		const uint8_t *p = w->umem + d->addr;
+		struct sv_qp *q = w->owner[sv_rx_qp(w, p)];
+		uint32_t len = d->len, t;
+		const struct sv_wqe *e;
+		void *to;
+
+		if (sv_unlikely((d->options & XDP_PKT_CONTD) != 0 || q == NULL || q->rcq != cq || q->qp.state < IBV_QPS_RTR || q->qp.state == IBV_QPS_ERR))
+			break;
+		t = q->rq_tail;
+		if (sv_unlikely(t == __atomic_load_n(&q->rq_head, __ATOMIC_ACQUIRE)))
+			break;
+		e = sv_rqe(q, t);
+		if (sv_unlikely(e->nsge != 1 || len > e->sge[0].length || (to = sv_mem(q->ctx, q->qp.pd, &e->sge[0], true)) == NULL))
+			break;
+		memcpy(to, p, len);
+		put_wc(&wc[i], e->wr_id, IBV_WC_SUCCESS, IBV_WC_RECV, len, q->qp.qp_num, sv_csum_ok4(p, len) ? IBV_WC_IP_CSUM_OK : 0);
+		__atomic_store_n(&q->rq_tail, t + 1, __ATOMIC_RELEASE);
+		sv_rx_put1(w, d);
+	}
+	if (sv_likely(i != 0)) {
+		sv_rx_commit(w, (uint32_t)i);
+		sv_chan_polled(cq);
+	}
+	return i;
+}
+
+static __attribute__((noinline)) int poll_queued(struct sv_cq *q, int n, struct ibv_wc *wc)
+{
+	int i = 0;
+
 	sv_lock(&q->lock);
 	while (i < n && q->head != q->tail) {
 		const struct sv_cqe *e = &q->ring[q->head & q->mask];
-		struct ibv_wc *o = &wc[i++];
 
-		o->wr_id = e->wr_id;
-		o->status = e->status;
-		o->opcode = e->opcode;
-		o->vendor_err = 0;
-		o->byte_len = e->byte_len;
-		o->imm_data = 0;
-		o->qp_num = e->qp_num;
-		o->src_qp = 0;
-		o->wc_flags = e->wc_flags;
-		o->pkey_index = 0;
-		o->slid = 0;
-		o->sl = 0;
-		o->dlid_path_bits = 0;
+		put_wc(&wc[i++], e->wr_id, e->status, e->opcode, e->byte_len, e->qp_num, e->wc_flags);
 		sq_release(e);
 		__atomic_store_n(&q->head, q->head + 1, __ATOMIC_RELEASE);
 	}
 	sv_unlock(&q->lock);
 	return i;
+}
+
+int sv_poll_cq(struct ibv_cq *cq, int n, struct ibv_wc *wc)
+{
+	struct sv_cq *q = (struct sv_cq *)(void *)cq;
+	struct sv_wire *w = q->w;
+	int i;
+
+	if (q->head != __atomic_load_n(&q->tail, __ATOMIC_ACQUIRE))
+		return poll_queued(q, n, wc);
+	if (q->rx_users == 0 || sv_unlikely(sv_stalled(w)) || !sv_rx_ready(w))
+		return cq_ready(q) ? poll_queued(q, n, wc) : 0;
+	if (!sv_trylock(&w->rx_lock)) /* someone else is at it, the next poll will see the result */
+		return 0;
+	/* looked at again: whoever had the lock may have filled it */
+	i = q->head == __atomic_load_n(&q->tail, __ATOMIC_ACQUIRE) ? poll_usual(q, w, n, wc) : 0;
+	if (sv_unlikely(i == 0))
+		sv_pump(w, NULL);
+	sv_unlock(&w->rx_lock);
+	return sv_likely(i != 0) ? i : poll_queued(q, n, wc);
 }
 
 /* One entry, for the extended interface. */

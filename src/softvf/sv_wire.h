@@ -255,6 +255,14 @@ static inline void sv_rx_put(struct sv_wire *w, const struct sv_frame *f)
 	w->rx_out -= f->n;
 }
 
+/* A frame of one piece. */
+static inline void sv_rx_put1(struct sv_wire *w, const struct xdp_desc *d)
+{
+	w->rx_free[w->rx_nfree++] = (uint32_t)(d->addr >> w->chunk_shift);
+	w->rx.c++;
+	w->rx_out--;
+}
+
 static inline void sv_rx_fill(struct sv_wire *w)
 {
 	uint64_t *fill = w->fill.desc;
