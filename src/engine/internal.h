@@ -183,6 +183,12 @@ struct hv_global {
 	struct hv_sock *hash[HV_HASH];
 	struct hv_sock *udp_wild;             /* unconnected UDP: few, list by h_next */
 	uint32_t demux_gen;                   /* what was found in these two is stale when it has changed */
+	struct hv_recent {                    /* whose the last frame was, by its octets */
+		uint64_t addrs;
+		uint32_t ports, gen;          /* as of demux_gen */
+		struct hv_sock *s;            /* NULL: none */
+		struct hv_tuple tuple;
+	} recent;
 	struct hv_sock *vf_socks;
 	uint32_t vf_count, orphans, pass;
 	struct hv_sock *blocked, **blocked_tail; /* want to send, SQ was full */
@@ -365,6 +371,15 @@ void hv_summary_write(void);
 void hv_stats_fork_child(void);
 void hv_stay(struct hv_sock *s, enum hv_why why, uint64_t retry_ns);
 int hv_tuple_print(const struct hv_tuple *t, char *buf, size_t len);
+
+/* A data call or a segment makes no deadline earlier but the stack's. */
+static inline void hv_timer_moved(struct hv_sock *s)
+{
+	struct hv_sock_priv *p = s->p;
+
+	if (HV_UNLIKELY(p->heap_idx == 0 || hv_tcp_deadline(p->tcb) < p->heap_key))
+		hv_timer_update(s, hv_sock_deadline(s));
+}
 
 static inline uint64_t hv_timer_next(void)
 {

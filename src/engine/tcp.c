@@ -148,7 +148,7 @@ static ssize_t tcp_send(struct hv_sock *s, const struct iovec *iov, size_t n, in
 		if (hv_tcp_send_fast(p->tcb, &G.env, iov[0].iov_base, len, &tx, now_us) == len) {
 			if (hv_vf_tx(G.vf, &G.env, &tx, now) == 0) {
 				hv_tcp_send_commit(p->tcb, &G.env, iov[0].iov_base, len, now_us);
-				hv_timer_update(s, hv_sock_deadline(s));
+				hv_timer_moved(s);
 				sent = len;
 				goto out;
 			}

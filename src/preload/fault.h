@@ -25,12 +25,20 @@
 extern _Atomic bool hv_fault_ready;
 /* Puts the handler in place, unless the program has a handler that we don't know. */
 void hv_fault_init(void);
-/* Can the octet at p be read? */
-bool hv_fault_load(const void *p);
+/* Can these octets be read? */
+bool hv_fault_load(const void *p, const void *q);
 /* In the handler: was it a try? Then it goes on with "no". */
 bool hv_fault_fixup(void *ucontext);
 
 bool hv_fault_try(uintptr_t a, size_t len);
+
+/* Not empty, a plausible address, and a single load tells of all of it. */
+static inline bool hv_one_page(const void *p, size_t len)
+{
+	uintptr_t a = (uintptr_t)p;
+
+	return a - 65536 < HV_ADDRESSES - 65536 && len - 1 < 4096 - (a & 4095);
+}
 
 /* True: not an address that we could use; the kernel shall say so. */
 static inline bool hv_bad(const void *p, size_t len, size_t most)

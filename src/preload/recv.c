@@ -140,10 +140,16 @@ static __attribute__((noinline)) ssize_t judge_all(const struct hv_sock *s, stru
 	return (ssize_t)total;
 }
 
-/* The same for what nearly all calls are, in little code: it shares the first-level cache with the kernel's path of the packet. */
+/* The same for what nearly all calls are, in little code: it shares the first-level cache with the kernel's path of the packet. A stream has no
+ * address to give, only the length of none. */
 static inline ssize_t judge(const struct hv_sock *s, struct rx *r)
 {
-	if (__builtin_expect(r->kind <= RX_RECVFROM && r->sa == NULL && (r->flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL)) == 0 && hv_fault_ready && !hv_bad(r->buf, r->len, HV_TRY_RECV), 1))
+	const void *salen = r->sa != NULL ? (const void *)r->salen : r->buf;
+	bool usual = r->kind <= RX_RECVFROM && (r->flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL)) == 0 && hv_fault_ready && hv_one_page(salen, 1) &&
+		     (hv_one_page(r->buf, r->len) || !hv_bad(r->buf, r->len, HV_TRY_RECV)) && hv_fault_load(r->buf, salen);
+
+	if (__builtin_expect(usual, 1) && (r->sa == NULL || (((uintptr_t)salen & 3) == 0 && (int)*r->salen >= 0 &&
+							    (s->type == SOCK_STREAM || (hv_one_page(r->sa, *r->salen) && hv_fault_load(r->sa, r->sa))))))
 		return (ssize_t)r->len;
 	return judge_all(s, r);
 }

@@ -99,7 +99,7 @@ static __attribute__((noinline)) ssize_t judge_all(const struct hv_sock *s, stru
 		t->iov = m->msg_iov;
 		t->iovcnt = m->msg_iovlen;
 	}
-	if (t->sa != NULL && hv_bad(t->sa, t->salen, HV_TRY_ALL))
+	if (t->sa != NULL && (t->salen > sizeof(struct sockaddr_storage) || hv_bad(t->sa, t->salen, HV_TRY_ALL)))
 		return -1;
 	if (t->kind == TX_WRITEV || t->kind == TX_SENDMSG) {
 		if (t->iovcnt > IOV_MAX || hv_bad_iov(t->iov, t->iovcnt, HV_TRY_SEND, &total))
@@ -110,10 +110,16 @@ static __attribute__((noinline)) ssize_t judge_all(const struct hv_sock *s, stru
 	return (ssize_t)total;
 }
 
-/* The same for what nearly all calls are, in little code: it shares the first-level cache with the kernel's path of the packet. */
+/* The same for what nearly all calls are, in little code: it shares the first-level cache with the kernel's path of the packet. A stream takes an
+ * address and makes nothing of it. */
 static inline ssize_t judge(const struct hv_sock *s, struct tx *t)
 {
-	if (__builtin_expect(t->kind <= TX_SENDTO && t->sa == NULL && (t->flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL)) == 0 && hv_fault_ready && !hv_bad(t->buf, t->len, HV_TRY_SEND), 1))
+	const void *sa = t->sa != NULL ? (const void *)t->sa : t->buf;
+	bool usual = t->kind <= TX_SENDTO && (t->flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL)) == 0 && hv_fault_ready &&
+		     hv_one_page(sa, t->sa != NULL ? t->salen : 1) && (hv_one_page(t->buf, t->len) || !hv_bad(t->buf, t->len, HV_TRY_SEND)) &&
+		     hv_fault_load(t->buf, sa);
+
+	if (__builtin_expect(usual, 1))
 		return (ssize_t)t->len;
 	return judge_all(s, t);
 }
