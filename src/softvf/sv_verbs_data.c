@@ -273,7 +273,7 @@ void sv_progress(struct sv_wire *w)
  * What nearly every call is, straight on: one frame of one chunk on a send queue that doesn't wait for anything. It goes from the caller's
  * memory into the UMEM; of the WQE only what its completion needs is stored. False: nothing has been done, all conditions are to be looked at.
  */
-static inline bool post_usual(struct sv_qp *q, const struct ibv_send_wr *wr)
+static __attribute__((noinline)) bool post_usual(struct sv_qp *q, const struct ibv_send_wr *wr, bool dry)
 {
 	struct sv_wire *w = q->w;
 	uint32_t idx = q->sq_head, n = (uint32_t)wr->num_sge, total = 0, i;
@@ -310,6 +310,10 @@ static inline bool post_usual(struct sv_qp *q, const struct ibv_send_wr *wr)
 	e->wr_id = wr->wr_id;
 	e->send_flags = wr->send_flags;
 	e->opcode = IBV_WR_SEND;
+	if (sv_unlikely(dry)) {
+		w->tx_nfree++;
+		return true;
+	}
 	sv_tx_queue(w, addr, total, false, q, idx);
 	q->sq_head = q->sq_exec = idx + 1;
 	return true;
@@ -393,7 +397,7 @@ int sv_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr
 	int err = 0;
 
 	sv_lock(&w->tx_lock);
-	if (sv_likely(wr != NULL && post_usual(q, wr))) {
+	if (sv_likely(wr != NULL && post_usual(q, wr, false))) {
 		sv_tx_kick(w);
 		sv_tx_retire(w, on_sent);
 	} else {
@@ -579,12 +583,54 @@ unsigned sv_pump(struct sv_wire *w, struct sv_chan *self)
 	return n;
 }
 
-/* Nothing to do: time to give back what is owed. */
+/*
+ * A round trip through the kernel's path of a frame leaves nothing of ours in the first-level caches. While the program spins it doesn't
+ * cost anything to have the code and the lines that the next frame and the answer to it will need there again: as a NIC that does all this
+ * by itself would leave them alone. Nothing that is done here has an effect: the checksum of the last frame is looked at, and a frame is
+ * put together but not queued. rx_lock held.
+ */
+static __attribute__((noinline)) void rehearse(struct sv_wire *w)
+{
+	static const uint8_t frame[128] = { [12] = 8, [14] = 0x45, [17] = 114, [23] = 6 };
+	struct ibv_sge sge[2] = { { .addr = (uintptr_t)frame, .length = 66 }, { .addr = (uintptr_t)frame + 66, .length = 62 } };
+	struct ibv_send_wr wr = { .sg_list = sge, .num_sge = 2, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_INLINE | IBV_SEND_IP_CSUM };
+	struct sv_qp *q = w->owner[w->rx_last_qp];
+	const struct sv_wqe *e;
+	bool ok;
+
+	if (q == NULL)
+		return;
+	ok = sv_csum_ok4(w->rx_last, w->rx_last_len);
+	__asm__ volatile("" : : "r"(ok));
+	e = sv_rqe(q, q->rq_tail);
+	if (q->rq_tail != __atomic_load_n(&q->rq_head, __ATOMIC_ACQUIRE) && e->nsge != 0) {
+		const char *to = (const char *)(uintptr_t)e->sge[0].addr;
+
+		__builtin_prefetch(to, 1);
+		__builtin_prefetch(to + 64, 1);
+		__builtin_prefetch(to + 128, 1);
+	}
+	if (!sv_trylock(&w->tx_lock))
+		return;
+	if (q->sq_exec == q->sq_head)
+		(void)post_usual(q, &wr, true);
+	sv_unlock(&w->tx_lock);
+}
+
+/* Nothing to do: time to give back what is owed, and if it stays like that to prepare for the next frame. */
 void sv_rx_settle(struct sv_wire *w)
 {
+	uint32_t rest;
+
 	if (!sv_trylock(&w->rx_lock))
 		return;
 	sv_rx_publish(w);
+	rest = w->rx_rest;
+	if (rest != 0) {
+		__atomic_store_n(&w->rx_rest, rest - 1, __ATOMIC_RELAXED);
+		if (rest == 1)
+			rehearse(w);
+	}
 	sv_unlock(&w->rx_lock);
 }
 
@@ -616,7 +662,7 @@ static inline bool cq_ready(struct sv_cq *q)
 	else if (q->rx_users == 0)
 		return false;
 	else if (!sv_rx_ready(w)) {
-		if (sv_unlikely(__atomic_load_n(&w->rx_owed, __ATOMIC_RELAXED) != 0))
+		if (sv_unlikely((__atomic_load_n(&w->rx_owed, __ATOMIC_RELAXED) | __atomic_load_n(&w->rx_rest, __ATOMIC_RELAXED)) != 0))
 			sv_rx_settle(w);
 		return false;
 	}
@@ -656,6 +702,8 @@ static inline void put_wc(struct ibv_wc *o, uint64_t wr_id, enum ibv_wc_status s
  */
 static inline int poll_usual(struct sv_cq *cq, struct sv_wire *w, int n, struct ibv_wc *wc)
 {
+	const uint8_t *p = NULL;
+	uint32_t len = 0, qp = 0;
 	int i = 0;
 
 	if (sv_unlikely(__atomic_load_n(&cq->armed, __ATOMIC_RELAXED))) /* an event is due */
@@ -663,11 +711,15 @@ static inline int poll_usual(struct sv_cq *cq, struct sv_wire *w, int n, struct 
 	w->rx.p = __atomic_load_n(w->rx_prod, __ATOMIC_ACQUIRE);
 	for (; i < n && w->rx.c != w->rx.p; i++) {
 		const struct xdp_desc *d = sv_rx_desc(w, w->rx.c);
-		const uint8_t *p = w->umem + d->addr;
-		struct sv_qp *q = w->owner[sv_rx_qp(w, p)];
-		uint32_t len = d->len, t;
 		const struct sv_wqe *e;
+		struct sv_qp *q;
+		uint32_t t;
 		void *to;
+
+		p = w->umem + d->addr;
+		len = d->len;
+		qp = sv_rx_qp(w, p);
+		q = w->owner[qp];
 
 		if (sv_unlikely((d->options & XDP_PKT_CONTD) != 0 || q == NULL || q->rcq != cq || q->qp.state < IBV_QPS_RTR || q->qp.state == IBV_QPS_ERR))
 			break;
@@ -683,6 +735,12 @@ static inline int poll_usual(struct sv_cq *cq, struct sv_wire *w, int n, struct 
 		sv_rx_put1(w, d);
 	}
 	if (sv_likely(i != 0)) {
+		if (i == 1) { /* conversation */
+			w->rx_last = p;
+			w->rx_last_len = len;
+			w->rx_last_qp = qp;
+			__atomic_store_n(&w->rx_rest, 4, __ATOMIC_RELAXED);
+		}
 		sv_rx_commit(w, (uint32_t)i);
 		sv_chan_polled(cq);
 	}

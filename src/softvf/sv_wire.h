@@ -116,6 +116,9 @@ struct sv_wire {
 	uint32_t rx_solo;     /* frames without a QP number in front are this one's; 0: there are none (any more) */
 	uint32_t rx_solo_end; /* the first frame that is sure to have one, if rx_solo_ends */
 	bool rx_solo_ends;
+	uint32_t rx_rest;     /* empty polls until the face prepares for the next frame; 0: it has */
+	uint32_t rx_last_len, rx_last_qp;
+	const uint8_t *rx_last; /* the last frame */
 	uint32_t rx_owed;     /* chunks and descriptors that the kernel hasn't been given back yet */
 	uint32_t rx_nfree;
 	uint32_t rx_free[SV_RX_FRAMES];

@@ -131,6 +131,7 @@ static void xsk_free(struct sv_wire *w)
 
 	__atomic_store_n(&w->rx_seen, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&w->rx_owed, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->rx_rest, 0, __ATOMIC_RELAXED);
 	w->rx_prod = &w->zero;
 	/* the mappings pin the socket: as long as they exist the queue stays taken */
 	ring_unmap(&w->rx, mapped);
