@@ -3,7 +3,7 @@ softvfdir = $(pkglibdir)/softvf
 softvf_LTLIBRARIES = src/softvf/libibverbs.la
 src_softvf_libibverbs_la_SOURCES = \
 	src/softvf/sv_csum.c src/softvf/sv_csum.h src/softvf/sv_steer.h src/softvf/sv_steer.lskel.h src/softvf/bpf/skel_internal.h src/softvf/sv_stubs.c src/softvf/sv_stubs.def \
-	src/softvf/sv_verbs.h src/softvf/sv_verbs_cq.c src/softvf/sv_verbs_data.c src/softvf/sv_verbs_dev.c src/softvf/sv_verbs_flow.c \
+	src/softvf/sv_verbs.h src/softvf/sv_verbs_cq.c src/softvf/sv_verbs_recv.c src/softvf/sv_verbs_send.c src/softvf/sv_verbs_dev.c src/softvf/sv_verbs_flow.c \
 	src/softvf/sv_verbs_mem.c src/softvf/sv_verbs_misc.c src/softvf/sv_verbs_qp.c src/softvf/sv_wire.h src/softvf/sv_wire_link.c \
 	src/softvf/sv_wire_steer.c src/softvf/sv_wire_tso.c src/softvf/sv_wire_xsk.c
 src_softvf_libibverbs_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/src/softvf

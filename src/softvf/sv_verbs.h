@@ -17,7 +17,8 @@
  *   sv_verbs_mem.c   PDs, MRs
  *   sv_verbs_cq.c    CQs in both forms, completion channels
  *   sv_verbs_qp.c    QP objects and states
- *   sv_verbs_data.c  post and poll
+ *   sv_verbs_send.c  post_send
+ *   sv_verbs_recv.c  post_recv, poll
  *   sv_verbs_flow.c  rules
  *   sv_verbs_misc.c  texts and rates
  *   sv_stubs.c       everything else that the real library exports
@@ -224,6 +225,8 @@ int sv_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr *
 unsigned sv_pump(struct sv_wire *w, struct sv_chan *self);
 void sv_rx_settle(struct sv_wire *w);
 void sv_progress(struct sv_wire *w);
+void sv_rq_flush(struct sv_qp *q); /* rx_lock held */
+void sv_send_rehearse(struct sv_qp *q);
 void sv_qp_error(struct sv_qp *q); /* rx_lock or tx_lock must not be held */
 
 /* flow */

@@ -1,5 +1,5 @@
 /*
- * sv_verbs_qp.c - queue pairs: creation, states, destruction. Control path; see sv_verbs_data.c for what they do.
+ * sv_verbs_qp.c - queue pairs: creation, states, destruction. Control path; see sv_verbs_send.c and sv_verbs_recv.c for what they do.
  *
  * The first QP on a netdev starts its wire (AF_XDP socket, XDP program). The table of owners by QP number belongs to rx_lock.
  */

@@ -108,6 +108,8 @@ struct sv_wire {
 	uint32_t up;         /* last known IFF_UP && IFF_RUNNING */
 	uint32_t chunk, chunk_shift;
 	uint8_t *umem;
+	const uint8_t *rx_next; /* where the next frame will most likely be, and how long the last one was */
+	uint32_t rx_last_len;
 
 	SV_CACHELINE struct sv_lock rx_lock;
 	struct sv_ring rx, fill;
@@ -116,8 +118,9 @@ struct sv_wire {
 	uint32_t rx_solo;     /* frames without a QP number in front are this one's; 0: there are none (any more) */
 	uint32_t rx_solo_end; /* the first frame that is sure to have one, if rx_solo_ends */
 	bool rx_solo_ends;
+	uint32_t rx_skew;     /* from a frame's number to the number of the chunk that it is in */
 	uint32_t rx_rest;     /* empty polls until the face prepares for the next frame; 0: it has */
-	uint32_t rx_last_len, rx_last_qp;
+	uint32_t rx_last_qp;
 	const uint8_t *rx_last; /* the last frame */
 	uint32_t rx_owed;     /* chunks and descriptors that the kernel hasn't been given back yet */
 	uint32_t rx_nfree;
@@ -274,6 +277,36 @@ static inline void sv_rx_fill(struct sv_wire *w)
 		fill[w->fill.p++ & w->fill.mask] = (uint64_t)w->rx_free[--w->rx_nfree] << w->chunk_shift;
 		w->rx_out++;
 	}
+}
+
+/*
+ * The kernel takes chunks in the order in which they were given, so the place of the next frame is known before its descriptor is: both
+ * are on their way from the sender's cache at the same time. Chunks of frames that were dropped or of several pieces shift the order.
+ */
+void sv_rx_look(struct sv_wire *w, uint64_t chunk);
+static inline uint64_t sv_rx_chunk(const struct sv_wire *w, uint32_t frame)
+{
+	return ((const uint64_t *)w->fill.desc)[(frame + w->rx_skew) & w->fill.mask];
+}
+/* The frame at p, the last one that was put, had len octets. */
+static inline void sv_rx_predict(struct sv_wire *w, const uint8_t *p, uint32_t len)
+{
+	uint64_t chunk = (uint64_t)(p - w->umem) >> w->chunk_shift << w->chunk_shift;
+
+	if (sv_unlikely(sv_rx_chunk(w, w->rx.c - 1) != chunk))
+		sv_rx_look(w, chunk);
+	w->rx_next = w->umem + sv_rx_chunk(w, w->rx.c) + SV_XDP_HEADROOM;
+	w->rx_last_len = len;
+}
+static inline void sv_rx_expect(const struct sv_wire *w)
+{
+	const uint8_t *p = w->rx_next;
+
+	__builtin_prefetch(p);
+	if (w->rx_last_len > 64)
+		__builtin_prefetch(p + 64);
+	if (w->rx_last_len > 128)
+		__builtin_prefetch(p + 128);
 }
 
 /*

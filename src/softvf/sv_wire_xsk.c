@@ -38,6 +38,19 @@ void sv_lock_slow(struct sv_lock *l)
 	} while (!sv_trylock(l));
 }
 
+/* Which of the chunks that were given next is it? */
+void sv_rx_look(struct sv_wire *w, uint64_t chunk)
+{
+	uint32_t i;
+
+	for (i = 1; i <= 32; i++) {
+		if (sv_rx_chunk(w, w->rx.c - 1 + i) == chunk) {
+			w->rx_skew += i;
+			return;
+		}
+	}
+}
+
 static void ring_unmap(struct sv_ring *r, bool mapped)
 {
 	if (r->map != NULL && mapped)
@@ -167,7 +180,7 @@ static int xsk_open(struct sv_wire *w, uint32_t mtu)
 	for (i = 0; i < SV_RX_FRAMES; i++)
 		w->rx_free[i] = SV_RX_FRAMES - 1 - i;
 	w->rx_nfree = SV_RX_FRAMES;
-	w->rx_out = w->rx_quiet = 0;
+	w->rx_out = w->rx_quiet = w->rx_skew = 0;
 	w->rx_want = SV_RX_FEW;
 	sv_rx_fill(w);
 	__atomic_store_n(w->fill.prod, w->fill.p, __ATOMIC_RELEASE);
