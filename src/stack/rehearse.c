@@ -26,7 +26,7 @@ static bool quiet(const struct hv_tcb *t)
 	if ((t->tf & (TF_FAST_STOP | TF_ACK_NOW | TF_NOSPACE | TF_LOWAT)) != 0 || t->ca != HV_CA_OPEN || t->rec_n != 0 || t->pred == HV_PRED_NEVER ||
 	    t->rx_head != NULL || t->rx_charge != 0 || t->aux != NULL || t->snd_end != t->snd_nxt || t->min_rtt == 0 || t->rcv_nxt != t->rcv_copied)
 		return false;
-	return c == NULL ? t->snd_nxt == t->snd_una : c->next == NULL && c->off == 0 && c->end == hv_flight(t) && !c->on_wire;
+	return c == NULL ? t->snd_nxt == t->snd_una : c->next == NULL && c->off == 0 && c->end == hv_flight(t);
 }
 
 bool hv_tcp_rehearse(const struct hv_tcb *t, void *mem, struct hv_tx *tx, uint64_t now)

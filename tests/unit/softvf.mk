@@ -1,5 +1,8 @@
 # Linked with softvf's libibverbs as a program is with the real one. They make their own network namespaces and skip without root.
-UNIT_TESTS += softvf_echo softvf_flow softvf_qp softvf_removal softvf_threads softvf_tso softvf_symbols
+UNIT_TESTS += softvf_echo softvf_flow softvf_qp softvf_removal softvf_threads softvf_tso softvf_symbols softvf_csum
+softvf_csum_SOURCES = tests/unit/softvf_csum.c src/softvf/sv_csum.c src/softvf/sv_csum.h
+softvf_csum_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+softvf_csum_LDADD = $(CMOCKA_LIBS)
 softvf_echo_SOURCES = tests/unit/softvf_echo.c tests/unit/softvf_rig.h
 softvf_echo_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 softvf_echo_LDADD = src/softvf/libibverbs.la $(CMOCKA_LIBS)
