@@ -1,5 +1,6 @@
 /*
- * undo.c - a reduction of cwnd that proves wrong is taken back: Eifel by timestamps (RFC 3522, 4015), D-SACK (RFC 3708), F-RTO (RFC 5682).
+ * undo.c - a reduction of cwnd that proves wrong is taken back: Eifel by timestamps (RFC 3522, 4015), D-SACK (RFC 3708), F-RTO (RFC 5682),
+ * and nothing sent again at all.
  *
  * Owns undo_* and frto. hv_undo_save() goes before each reduction that may be undone, hv_undo_check() looks at each ACK off the fast path
  * after the scoreboard is up to date. Cold: only while something was retransmitted. Ring lock.
@@ -62,8 +63,10 @@ static HV_COLD void undo(struct hv_tcb *t)
 
 static bool eifel_or_dsack(const struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai)
 {
+	/* Nothing has been sent again yet and all that was taken for lost is there: it was late. The ACKs that said the one and the other came in
+	 * one batch, or the window or the device's queue was in the way. */
 	if ((t->tf & TF_UNDO_RX) == 0)
-		return false;
+		return t->ca == HV_CA_RECOVERY && (t->tf & TF_SACK) != 0 && t->lost_out == 0 && ai->acked != 0;
 	/* Eifel: the ACK for what was retransmitted echoes a stamp older than the retransmission */
 	if (ai->acked != 0 && t->ca >= HV_CA_RECOVERY && (t->tf & TF_TS) != 0 && seg->has_ts && seg->tsecr != 0 &&
 	    hv_seq_lt(seg->tsecr, t->undo_tsval) && hv_seq_gt(seg->ack, t->undo_una))

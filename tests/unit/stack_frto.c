@@ -274,11 +274,59 @@ static void eifel_next(void **state)
 	assert_int_equal(rig_stat(&r).ssthresh, ssthresh);
 }
 
+static void ten_then_sack(uint32_t from)
+{
+	r.img.snd_ssthresh = 8;
+	rig_start(&r);
+	r.h.tcb->cubic.w_max = 50000;
+	rig_write(&r, 10000);
+	for (uint32_t i = 0; i < 10; i++)
+		rig_data(&r, 1000 * i, 1000);
+	r.now += 10000;
+	r.hold = true; /* the frames of a batch: nothing leaves between them */
+	in(&r, .ack = 0, .nsack = 1, .sack = { { from, 7000 } });
+	assert_int_equal(rig_stat(&r).ca_state, 3);
+	assert_int_equal(rig_stat(&r).ssthresh, 7);
+}
+
+/* What is taken for lost arrives before anything could be sent again: no recovery, and nothing of a reduction stays. */
+static void late_in_the_same_batch(void **state)
+{
+	(void)state;
+	ten_then_sack(1000);
+	in(&r, .ack = 7000);
+	assert_int_equal(rig_stat(&r).ca_state, 0);
+	assert_in_range(rig_stat(&r).cwnd, 10, 11);
+	assert_int_equal(rig_stat(&r).ssthresh, 8);
+	assert_int_equal(r.h.tcb->cubic.w_max, 50000);
+	r.hold = false;
+	rig_write(&r, 1000);
+	rig_data(&r, 10000, 1000);
+	rig_none(&r);
+}
+
+/* Only some of it: the rest still is lost. */
+static void late_in_part(void **state)
+{
+	(void)state;
+	ten_then_sack(2000);
+	in(&r, .ack = 1000, .nsack = 1, .sack = { { 2000, 7000 } });
+	assert_int_equal(rig_stat(&r).ca_state, 3);
+	assert_int_equal(rig_stat(&r).ssthresh, 7);
+	r.hold = false;
+	rig_pump(&r);
+	rig_data(&r, 1000, 1000);
+	r.now += 10000;
+	in(&r, .ack = 7000); /* what went again: a loss */
+	assert_int_equal(rig_stat(&r).ca_state, 3);
+	assert_int_equal(rig_stat(&r).ssthresh, 7);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = { T(sack_late), T(sack_late_by_block), T(sack_lost), T(nothing_new), T(reno_late), T(reno_lost), T(eifel),
-		T(eifel_not), T(eifel_next), T(dsack), T(stamp_slow), T(stamp_duplicate) };
+		T(eifel_not), T(eifel_next), T(dsack), T(late_in_the_same_batch), T(late_in_part), T(stamp_slow), T(stamp_duplicate) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

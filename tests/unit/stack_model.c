@@ -422,6 +422,8 @@ static void model_undo(struct hv_tcb *m, const struct hv_seg *seg, const struct 
 			wrong = true;
 		if (ai->dsack && m->undo_rexmit == 0)
 			wrong = true;
+	} else if (m->ca == HV_CA_RECOVERY && (m->tf & TF_SACK) != 0 && ai->acked > 0 && m->lost_out == 0) {
+		wrong = true; /* none went again, and none is missing */
 	}
 	if (!wrong)
 		return;
