@@ -120,6 +120,16 @@ static void closing(struct world *w, uint32_t who)
 	world_push(w, w->now + a->close_us, EV_SHUT, who);
 }
 
+/* The last octet fills the other's window to the brim: there is no room for the FIN. */
+static void end_at_edge(struct world *w, uint32_t who)
+{
+	struct app *a = &w->side[who].app;
+	uint32_t room = w->side[1 - who].edge_max - a->base - a->written;
+
+	if (a->to_edge && a->ask == 0 && room - 1 < 65536 && room < a->total - a->written)
+		a->total = a->written + room;
+}
+
 static void write_kernel(struct world *w, uint32_t who)
 {
 	struct side *s = &w->side[who];
@@ -144,6 +154,7 @@ void app_write(struct world *w, uint32_t who)
 	struct app *a = &s->app;
 
 	a->wr_sched = false;
+	end_at_edge(w, who);
 	if (s->kern.on)
 		write_kernel(w, who);
 	for (int i = 0; i < WRITES_PER_EVENT && a->written < due(a) && !s->kern.on && w->fail[0] == 0; i++) {

@@ -48,29 +48,24 @@ void hole_swallows(struct world *w, uint32_t from, const uint8_t *frame)
 	struct hole *o = &w->side[from].hole;
 	const struct hv_tcb *t = w->side[from].h.tcb;
 
-	o->swallowed++;
 	if (o->waits || !oldest(w, from, frame, 65535))
 		return;
 	o->waits = true;
 	o->since = w->now;
 	/* The first timeout comes an RTO from now, or after a tail loss probe, and each takes twice as long as the one before. A later trial of
 	 * full-sized segments is over after the first in vain. */
-	o->may = hv_rto_backed(t) * (1u << (o->found ? 2 : IN_VAIN + SIZES)) + (t->srtt8 >> 3);
+	o->may = hv_rto_backed(t) * (1u << (t->bh_prev != 0 ? 2 : IN_VAIN + SIZES)) + (t->srtt8 >> 3);
 }
 
 void hole_passes(struct world *w, uint32_t from, const uint8_t *frame, uint32_t len)
 {
-	struct hole *o = &w->side[from].hole;
-
-	if (!oldest(w, from, frame, len))
-		return;
-	o->found |= o->waits;
-	o->waits = false;
+	if (oldest(w, from, frame, len))
+		w->side[from].hole.waits = false;
 }
 
 void hole_forget(struct side *s)
 {
-	s->hole.waits = s->hole.found = false;
+	s->hole.waits = false;
 }
 
 void hole_judge(struct world *w)

@@ -74,6 +74,7 @@ static void setup_app(struct world *w, struct side *s)
 	a->more_ppm = prng_in(&w->rng, 0, 3) == 0 ? prng_in(&w->rng, 0, 1000000) : 0;
 	a->opt_ppm = prng_in(&w->rng, 0, 3) == 0 ? prng_log(&w->rng, 1000, 200000) : 0;
 	a->closes = w->seed / 4 % 2 == 0 && prng_in(&w->rng, 0, 3) != 0; /* what comes after is less and less the stack's */
+	a->to_edge = a->closes && prng_in(&w->rng, 0, 2) == 0;
 	a->close_us = prng_in(&w->rng, 0, 2) == 0 ? 0 : prng_log(&w->rng, 1, 3000000);
 	a->base = prng_in(&w->rng, 0, 1) != 0 ? (uint32_t)prng_u64(&w->rng) : 0u - prng_log(&w->rng, 0, 200000);
 }
@@ -300,6 +301,10 @@ void world_setup(struct world *w)
 		struct app *a = &w->side[i].app;
 		uint32_t n = w->side[1 - i].app.total / (a->rd_max / 8 + 1) + 1;
 		a->pauses = prng_in(&w->rng, 1, 8);
+		if (w->side[1 - i].app.to_edge) {
+			a->mode = READ_PACED;
+			a->rd_us = prng_log(&w->rng, 10000, 2000000);
+		}
 		if (a->rd_us > 20000000 / n)
 			a->rd_us = 20000000 / n;
 	}

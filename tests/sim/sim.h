@@ -51,14 +51,14 @@ struct app {
 	bool blocked, wr_sched, rd_sched;
 	/* shutdown(SHUT_WR) so long after the last octet was written */
 	bool closes, close_sched, eof; /* eof: this side has read the end of the other's stream */
+	bool to_edge;         /* that ends where the other's window does, if it comes close */
 	uint32_t close_us;
 };
 
 /* Behind a path that swallows what is large, without a word: since when nothing has got through, and how long that may last, see hole.c. */
 struct hole {
 	uint64_t since, may;
-	bool waits, found;
-	uint32_t swallowed; /* segments */
+	bool waits;
 };
 
 /* The kernel's TCP after a demotion for good, see kernel.c. */
