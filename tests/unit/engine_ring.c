@@ -219,6 +219,71 @@ static void tagged(const struct hv_tuple *peer)
 static void tagged4(void **state) { (void)state, tagged(&from4); }
 static void tagged6(void **state) { (void)state, tagged(&from6); }
 
+/* ---- the owner of the last frame is found by its octets ---- */
+
+static uint64_t segs_in(const struct hv_sock *s)
+{
+	struct hv_tcp_stat st;
+
+	hv_tcp_stat(s->p->tcb, &st);
+	return st.segs_in;
+}
+
+/* How many of a connection's frames get to its stack, and whether the one with that octet changed does: the same after a frame of that connection (warm) as
+ * after one of nobody's. */
+static void same_owner(void **state)
+{
+	uint8_t f[256], nobody[256];
+	struct hv_sock *s = tcp(&from4, 0);
+	struct hv_tuple other = from4;
+	uint32_t n, m, taken = 0;
+
+	(void)state;
+	other.lport ^= 0x100;
+	other.laddr[3] ^= 1;
+	m = seg_build(nobody, &(struct seg_spec){ .from = &other, .seq = IRS, .ack = ISS, .wnd = 1000, .flags = SEG_ACK });
+	n = seg_build(f, &(struct seg_spec){ .from = &from4, .seq = IRS, .ack = ISS, .wnd = 1000, .flags = SEG_ACK });
+	for (unsigned at = 12; at < 38; at++) {
+		for (unsigned bit = 0; bit < 9; bit++) { /* the ninth: as it was */
+			uint64_t before, cold, warm;
+			f[at] ^= (uint8_t)(1u << bit);
+			arrive(nobody, m, -1);
+			turn();
+			before = segs_in(s);
+			arrive(f, n, -1);
+			turn();
+			cold = segs_in(s) - before;
+			f[at] ^= (uint8_t)(1u << bit);
+			before = segs_in(s);
+			arrive(f, n, -1);
+			turn();
+			assert_int_equal(segs_in(s) - before, 1);
+			f[at] ^= (uint8_t)(1u << bit);
+			arrive(f, n, -1);
+			arrive(f, n, 7);
+			turn();
+			warm = segs_in(s) - before - 1;
+			f[at] ^= (uint8_t)(1u << bit);
+			if (cold != warm)
+				fail_msg("octet %u, bit %u: taken %u times after another's frame, %u times after its own", at, bit, (unsigned)cold, (unsigned)warm);
+			taken += (uint32_t)warm;
+		}
+	}
+	assert_in_range(taken, 26, 26 * 8); /* TTL, TOS, identification, checksum: not looked at */
+	/* Shorter than it says, and than any TCP segment. */
+	for (uint32_t len = 14; len < n; len++) {
+		uint64_t before = segs_in(s);
+		arrive(f, n, -1);
+		arrive(f, len, -1);
+		turn();
+		assert_int_equal(segs_in(s) - before, 1);
+	}
+	gone(s);
+	arrive(f, n, -1);
+	turn();
+	assert_int_equal(G.env.n_free_rx, BUFS);
+}
+
 /* ---- ICMP: too big ---- */
 
 struct icmp { uint32_t seq, mtu; uint8_t type, code; enum { FINE, SUM, IP_SUM, PORT, INNER_PROTO, FRAGMENT, TRUNCATED } wrong; };
@@ -322,8 +387,8 @@ static void too_big6(void **state) { (void)state, too_big(&from6); }
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(tagged4, setup), cmocka_unit_test_setup(tagged6, setup), cmocka_unit_test_setup(too_big4, setup),
-		cmocka_unit_test_setup(too_big6, setup),
+		cmocka_unit_test_setup(tagged4, setup), cmocka_unit_test_setup(tagged6, setup), cmocka_unit_test_setup(same_owner, setup),
+		cmocka_unit_test_setup(too_big4, setup), cmocka_unit_test_setup(too_big6, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
