@@ -1,8 +1,8 @@
 /*
  * demote.c - the way back: VF tier -> the same kernel socket.
  *
- * Lock held throughout; 10-30 us per connection. Order (handoff.md 1.4): late check, what the ring still holds goes to the stack, export, dance, out-of-order
- * octets and leftovers re-injected, rule removed, leftovers again, epoll sets restored, tier published.
+ * Lock held throughout; 10-30 us per connection. Order (handoff.md 1.4): late check, what the ring still holds goes to the stack, export,
+ * dance, out-of-order octets and leftovers re-injected, rule removed, leftovers again, epoll sets restored, tier published.
  */
 #include "engine/internal.h"
 
@@ -123,8 +123,9 @@ static int demote_udp(struct hv_sock *s, enum hv_why why)
 	return 0;
 }
 
-/* Late octets (handoff.md 1.3) are acknowledged: nobody will repeat them. They are kept until the stack has taken them all, or go back with the demotion; more may
- * have come since the last look. Returns what the stack asks for; *err: -errno of the kernel, *left: the kernel's socket left ESTABLISHED. */
+/* Late octets (handoff.md 1.3) are acknowledged: nobody will repeat them. They are kept until the stack has taken them all, or go back with
+ * the demotion; more may have come since the last look. Returns what the stack asks for; *err: -errno of the kernel, *left: the kernel's
+ * socket left ESTABLISHED. */
 unsigned hv_late_collect(struct hv_sock *s, uint64_t now_us, bool *left, int *err)
 {
 	struct hv_sock_priv *p = s->p;
@@ -311,8 +312,9 @@ void hv_sock_abandon(struct hv_sock *s)
 	hv_unlock(&G.lock);
 }
 
-/* Lock held. The program closes its last descriptor of a connection that the kernel doesn't take back now (no route, no memory). Closing a parked socket would
- * tell the peer nothing, ever. So it stays ours, under another number, and the timer goes on trying; the program's number is free at once. */
+/* Lock held. The program closes its last descriptor of a connection that the kernel doesn't take back now (no route, no memory). Closing a
+ * parked socket would tell the peer nothing, ever. So it stays ours, under another number, and the timer goes on trying; the program's
+ * number is free at once. */
 static bool orphan(struct hv_sock *s, int fd)
 {
 	struct hv_sock_priv *p = s->p;

@@ -136,7 +136,7 @@ struct hv_sock_priv {
 			size_t aux_len;
 			uint8_t *late;        /* octets that the kernel took after the freeze and that the stack has no room for yet */
 			uint32_t late_seq, late_len;
-			uint64_t orphan_us;   /* closed by the program, not taken back by the kernel yet: until then we hold a descriptor of it */
+			uint64_t orphan_us;   /* closed by the program, not taken back by the kernel yet: held by our descriptor */
 			uint64_t held[2];     /* opt.c: rows of its table that keep the socket in the kernel now */
 			int user_clamp;       /* the program's TCP_WINDOW_CLAMP, 0 none */
 			int8_t cc;            /* the program's TCP_CONGESTION, HV_TCP_CC_* */
@@ -149,7 +149,7 @@ struct hv_sock_priv {
 			struct hv_udp udp;
 			uint64_t alone_us;    /* when to look whether others have its port too, 0: they can't */
 			uint64_t k_err_ns;    /* last look for a pending error */
-			uint64_t k_seen_ns, k_gap_ns; /* looks into the kernel's queue: last, how far apart; wider while they find nothing */
+			uint64_t k_seen_ns, k_gap_ns; /* looks into the kernel's queue: last; how far apart, wider while in vain */
 			bool k_drain, k_ready; /* look into the kernel's queue first */
 			bool vf_peeked;       /* the program has seen the front of our queue (MSG_PEEK, FIONREAD): that one is next */
 			uint8_t cmsgs;        /* HV_CM_* that recvmsg() makes */

@@ -107,7 +107,8 @@ static bool parse(const uint8_t *frame, uint32_t len, struct hv_tuple *t, uint32
 		l4 = in + HV_IP6_LEN;
 		memcpy(outer.raddr, l3 + HV_IP6_SRC, 16);
 		memcpy(outer.laddr, l3 + HV_IP6_DST, 16);
-		if (icmp[0] != 2 || in[0] >> 4 != 6 || in[HV_IP6_NEXT] != IPPROTO_TCP || hv_csum(icmp, n, hv_csum_pseudo(&outer, false, n)) != 0)
+		if (icmp[0] != 2 || in[0] >> 4 != 6 || in[HV_IP6_NEXT] != IPPROTO_TCP ||
+		    hv_csum(icmp, n, hv_csum_pseudo(&outer, false, n)) != 0)
 			return false;
 		*mtu = hv_max32(hv_get32(icmp + 4), MIN6);
 		t->family = 6;

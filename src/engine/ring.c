@@ -224,7 +224,8 @@ struct arrival {
 	bool parsed;
 };
 
-/* An untagged TCP or UDP frame over IPv4 without options between the same ends as the last one that was looked up: as find_any(), in little code. */
+/* An untagged TCP or UDP frame over IPv4 without options between the same ends as the last one that was looked up: as find_any(), in little
+ * code. */
 static inline bool find_again(uint8_t *p, uint32_t len, struct arrival *a)
 {
 	const struct hv_recent *r = &G.recent;

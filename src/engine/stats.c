@@ -181,7 +181,9 @@ static void fill(struct out *o)
 	put(o, ",\"failover\":{\"sockets_moved\":%llu,\"longest_us\":%.1f}", U(failover_socks), (double)U(failover_ns_max) / 1e3);
 	put(o, ",\"vf_octets\":{\"rx\":%llu,\"tx\":%llu},\"vf_calls\":{\"rx\":%llu,\"tx\":%llu},\"kernel_calls\":%llu,\"kernel_octets\":%llu", U(vf_rx_octets), U(vf_tx_octets),
 	    U(vf_rx_calls), U(vf_tx_calls), kernel_total(false), kernel_total(true));
-	put(o, ",\"udp_by_kernel_path\":%llu,\"udp_resent\":%llu,\"tcp_by_kernel_path\":%llu,\"path_mtu_changes\":%llu,\"injected\":%llu,\"sleeps\":%llu,\"spins_hit\":%llu", U(udp_kernel_path), U(udp_resent), U(captured), U(path_mtus), (unsigned long long)m->injected, U(sleeps), U(spins_hit));
+	put(o, ",\"udp_by_kernel_path\":%llu,\"udp_resent\":%llu,\"tcp_by_kernel_path\":%llu,\"path_mtu_changes\":%llu", U(udp_kernel_path),
+	    U(udp_resent), U(captured), U(path_mtus));
+	put(o, ",\"injected\":%llu,\"sleeps\":%llu,\"spins_hit\":%llu", (unsigned long long)m->injected, U(sleeps), U(spins_hit));
 	put(o, ",\"late_accepts\":%llu,\"late_octets\":%llu,\"settles\":%llu,\"purges\":%llu,\"resent\":%llu", (unsigned long long)m->late_accepts, (unsigned long long)m->late_octets,
 	    (unsigned long long)m->settles, (unsigned long long)m->purges, (unsigned long long)m->resent);
 	const struct hv_tcp_counters *t = &G.tcp;

@@ -1,8 +1,8 @@
 /*
  * timer.c - when each promoted socket next wants attention: a binary heap of lazy deadlines.
  *
- * A socket's key is never later than its true deadline; data calls only move it when the deadline gets earlier. A due entry is re-evaluated and put back,
- * so the hot path costs one compare. Lock held throughout.
+ * A socket's key is never later than its true deadline; data calls only move it when the deadline gets earlier. A due entry is re-evaluated
+ * and put back, so the hot path costs one compare. Lock held throughout.
  */
 #include "engine/internal.h"
 

@@ -90,7 +90,8 @@ static struct hv_udp_dst *lookup(struct hv_sock *s, const struct hv_tuple *to, u
 		return d;
 	struct hv_route rt;
 	memset(&rt, 0, sizeof rt);
-	if (hv_route_get(&d->tuple, 0, p->bound_dev, &rt) < 0 || rt.local || rt.mtu_locked || !rt.have_mac || (rt.ifindex != G.pair.upper && rt.ifindex != G.pair.lower)) {
+	if (hv_route_get(&d->tuple, 0, p->bound_dev, &rt) < 0 || rt.local || rt.mtu_locked || !rt.have_mac ||
+	    (rt.ifindex != G.pair.upper && rt.ifindex != G.pair.lower)) {
 		if (!rt.have_mac && !rt.mtu_locked)
 			d->until_ns = now + 1000000u; /* the kernel's send resolves it; look again soon */
 		return d;
@@ -146,7 +147,8 @@ ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags)
 	hv_lock(&G.lock);
 	if (!hv_sock_vf(s))
 		goto out;
-	bool kernel = atomic_load_explicit(&s->corked, memory_order_relaxed) || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL)) != 0 || msg->msg_controllen != 0 || msg->msg_iovlen > HV_TX_SEG_MAX || !parse_to(s, msg, &to);
+	bool kernel = atomic_load_explicit(&s->corked, memory_order_relaxed) || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL)) != 0 ||
+	    msg->msg_controllen != 0 || msg->msg_iovlen > HV_TX_SEG_MAX || !parse_to(s, msg, &to);
 	for (size_t i = 0; !kernel && i < msg->msg_iovlen; i++)
 		len += msg->msg_iov[i].iov_len;
 	if (!kernel) {
