@@ -79,6 +79,7 @@ struct end {
 void *end_kernel(void *end);
 void *end_stack(void *end);
 void end_die(struct end *e, const char *what) __attribute__((noreturn));
+void end_late(void) __attribute__((noreturn)); /* a segment of the handshake went twice, though the network loses nothing yet */
 void end_addr(uint8_t family, unsigned side, uint8_t a[16]);
 void end_mac(unsigned side, uint8_t m[6]);
 void end_realtime(int prio);

@@ -33,6 +33,23 @@ static void sysctl_set(struct end *e, const char *name, const char *value)
 		end_die(e, path);
 }
 
+/* Is fd78::N delivered here? The kernel enters the route to a new address from a work queue: on a busy machine after the address itself, and what
+ * comes before that is dropped without a word. */
+static bool has_local_route(const struct end *e)
+{
+	char want[40], line[256];
+	bool found = false;
+	FILE *f = fopen("/proc/thread-self/net/ipv6_route", "r");
+
+	if (f == NULL)
+		return false;
+	snprintf(want, sizeof want, "fd78%026u%02x 80 ", 0u, e->side + 1);
+	while (!found && fgets(line, sizeof line, f) != NULL)
+		found = strncmp(line, want, strlen(want)) == 0;
+	fclose(f);
+	return found;
+}
+
 static void make_namespace(struct end *e)
 {
 	uint8_t m[6], p[6];
@@ -53,6 +70,8 @@ static void make_namespace(struct end *e)
 	    m[0], m[1], m[2], m[3], m[4], m[5], e->side + 1, e->side + 1, !e->side + 1, p[0], p[1], p[2], p[3], p[4], p[5], !e->side + 1, p[0], p[1],
 	    p[2], p[3], p[4], p[5]);
 	run(e, cmd);
+	while (!has_local_route(e))
+		usleep(1000); /* --limit ends it */
 	/* the defaults of Linux, whatever this machine's are */
 	sysctl_set(e, "tcp_no_metrics_save", "1");
 	snprintf(v, sizeof v, "4096 131072 %u", e->rmem_max);
@@ -205,6 +224,8 @@ void *end_kernel(void *arg)
 	}
 	if (setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 || fcntl(s, F_SETFL, O_NONBLOCK) != 0)
 		end_die(e, "TCP_NODELAY");
+	if (netstat("TCPTimeouts") != 0)
+		end_late();
 	end_realtime(5);
 	pthread_barrier_wait(&e->meet->connected);
 	pthread_barrier_wait(&e->meet->armed);

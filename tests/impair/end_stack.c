@@ -104,21 +104,16 @@ static uint32_t read_syn(struct ours *o, const uint8_t *t, uint32_t wnd)
 	return tsval;
 }
 
-/* What is sent again until the answer comes. */
-struct again { uint8_t flags; uint32_t seq, ack, tsecr; };
-
-/* Waits for a TCP segment with all of these flags (ACK alone: not a SYN that comes again); its header. */
-static const uint8_t *await(struct ours *o, uint8_t *frame, uint32_t cap, uint8_t flags, struct hv_tuple *from, const struct again *a)
+/* Waits for a TCP segment with all of these flags; its header. */
+static const uint8_t *await(struct ours *o, uint8_t *frame, uint32_t cap, uint8_t flags, struct hv_tuple *from, bool answer)
 {
 	for (;;) {
 		struct pollfd p = { .fd = o->e->fd, .events = POLLIN };
 		struct hv_frame f;
 		ssize_t n;
 
-		if (poll(&p, 1, a != NULL ? 1000 : -1) == 0) {
-			send_seg(o, a->flags, a->seq, a->ack, a->tsecr);
-			continue;
-		}
+		if (poll(&p, 1, answer ? 500 : -1) == 0)
+			end_late();
 		n = recv(o->e->fd, frame, cap, 0);
 		if (n <= 0 || !hv_frame_parse(frame, (uint32_t)n, &f) || f.tuple.proto != 6)
 			continue;
@@ -126,6 +121,8 @@ static const uint8_t *await(struct ours *o, uint8_t *frame, uint32_t cap, uint8_
 			*from = f.tuple;
 			return f.l4;
 		}
+		if ((f.l4[13] & SEG_SYN) != 0)
+			end_late(); /* the peer's again */
 	}
 }
 
@@ -150,20 +147,20 @@ static void handshake(struct ours *o)
 		m->tuple.rport = htons(END_PORT);
 		at = now_us();
 		send_seg(o, SEG_SYN, iss, 0, 0);
-		t = await(o, frame, sizeof frame, SEG_SYN | SEG_ACK, &from, &(struct again){ SEG_SYN, iss, 0, 0 });
+		t = await(o, frame, sizeof frame, SEG_SYN | SEG_ACK, &from, true);
 		o->rtt_us = (uint32_t)(now_us() - at);
 		o->irs = le(t + 4);
 		tsval = read_syn(o, t, (uint32_t)t[14] << 8 | t[15]);
 		send_seg(o, SEG_ACK, iss + 1, o->irs + 1, tsval);
 	} else {
-		t = await(o, frame, sizeof frame, SEG_SYN, &from, NULL);
+		t = await(o, frame, sizeof frame, SEG_SYN, &from, false);
 		m->tuple.lport = htons(END_PORT);
 		m->tuple.rport = from.rport;
 		o->irs = le(t + 4);
 		tsval = read_syn(o, t, 0);
 		at = now_us();
 		send_seg(o, SEG_SYN | SEG_ACK, iss, o->irs + 1, tsval);
-		t = await(o, frame, sizeof frame, SEG_ACK, &from, &(struct again){ SEG_SYN | SEG_ACK, iss, o->irs + 1, tsval });
+		t = await(o, frame, sizeof frame, SEG_ACK, &from, true);
 		o->rtt_us = (uint32_t)(now_us() - at);
 		m->snd_wnd = m->max_window = ((uint32_t)t[14] << 8 | t[15]) << m->snd_wscale;
 	}

@@ -5,6 +5,7 @@
  *            [--cc=cubic|reno] [--pcap-a=FILE] [--pcap-b=FILE] [--trace-a=FILE] [--trace-b=FILE] [--limit=SECONDS] [what relay.h takes]
  *
  * Time runs from the client's first write() to its last read() (bulk: the receiver's). Needs root for network namespaces and TAP devices.
+ * Status 1: the transfer failed. 3: it took longer than the limit. 4: it didn't begin as it should, and may be repeated.
  */
 #include "end.h"
 
@@ -24,6 +25,13 @@ void end_die(struct end *e, const char *what)
 {
 	fprintf(stderr, "impaired: end %c (%s): %s: %m\n", 'a' + (int)e->side, e->kernel ? "kernel" : "stack", what);
 	_exit(1);
+}
+
+/* The connection begins with an RTO of seconds then and measures nothing but how busy this machine was when the devices were made. */
+void end_late(void)
+{
+	fprintf(stderr, "impaired: the handshake was late\n");
+	_exit(4);
 }
 
 void end_addr(uint8_t family, unsigned side, uint8_t a[16])
