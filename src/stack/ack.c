@@ -58,9 +58,9 @@ unsigned hv_space_event(struct hv_tcb *t, bool was_writable)
  * stamp is still that of the first try (RFC 7323 4.3), whose own ACK is lost, and all timeouts since would count as round trip. */
 static bool ts_rtt(const struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai, uint64_t now, uint32_t *us)
 {
-	uint32_t ms = hv_tsval(t, now) - seg->tsecr;
+	uint32_t ms;
 
-	if ((t->tf & TF_TS) == 0 || !seg->has_ts || ai->dsack || seg->tsecr == 0 || ms > HV_RTO_MAX / 1000)
+	if ((t->tf & TF_TS) == 0 || !seg->has_ts || ai->dsack || !hv_echo_age(t, seg->tsecr, now, &ms))
 		return false;
 	*us = hv_max32(ms, 1) * 1000;
 	return true;

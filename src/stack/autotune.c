@@ -32,9 +32,10 @@ void hv_rcv_autotune_init(struct hv_tcb *t, uint64_t now)
 static uint32_t receiver_rtt(struct hv_tcb *t, uint64_t now)
 {
 	if ((t->tf & TF_TS) != 0) {
-		uint32_t us = hv_max32((hv_tsval(t, now) - t->rcv_tsecr) * 1000u, 1000);
+		uint32_t ms, us;
 
-		if (t->rcv_tsecr != 0 && t->rcv_tsecr != t->drs_tsecr && us < HV_RTO_MAX) {
+		if (t->rcv_tsecr != t->drs_tsecr && hv_echo_age(t, t->rcv_tsecr, now, &ms)) {
+			us = hv_max32(ms, 1) * 1000;
 			t->drs_tsecr = t->rcv_tsecr;
 			t->drs_rtt8 = t->drs_rtt8 == 0 ? us << 3 : t->drs_rtt8 + us - (t->drs_rtt8 >> 3);
 		}

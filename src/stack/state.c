@@ -130,6 +130,7 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 		t->rx_charge = img->rcv_len;
 	}
 	t->ts_off = img->ts_off;
+	t->import_us = now;
 	if ((t->tf & TF_TS) != 0 && img->ts_recent_valid) {
 		t->ts_recent = img->ts_recent;
 		t->ts_recent_at = now;

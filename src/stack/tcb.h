@@ -217,6 +217,7 @@ struct hv_tcb {
 	uint32_t drs_rtt8, drs_win_seq; /* RTT as a receiver sees it; the window that is timed for it ends here */
 	uint32_t rcv_tsecr, drs_tsecr; /* echoed last; used for a sample last */
 	uint64_t drs_at, drs_win_at;
+	uint64_t import_us;      /* our clock of timestamps began then */
 	uint32_t pool_lim;       /* window that the ring's pool can bear */
 	uint32_t rto_init;       /* until there is an RTT */
 	uint64_t bytes_rexmit;
@@ -257,6 +258,13 @@ static inline uint32_t hv_tsval(const struct hv_tcb *t, uint64_t now)
 {
 	/* milliseconds: now / 1000, exact below 2^54, by a multiplication alone */
 	return (uint32_t)((unsigned __int128)now * (UINT64_MAX / 1000u + 1) >> 64) + t->ts_off;
+}
+/* How long ago did the stamp that is echoed leave? Milliseconds; false: nobody knows. What the kernel sent before the import has its stamps, and
+ * ours are ahead of them by any amount (handoff.md 1.2 step 7). */
+static inline bool hv_echo_age(const struct hv_tcb *t, uint32_t tsecr, uint64_t now, uint32_t *ms)
+{
+	*ms = hv_tsval(t, now) - tsecr;
+	return tsecr != 0 && *ms <= HV_RTO_MAX / 1000 && *ms <= now / 1000 - t->import_us / 1000;
 }
 static inline void hv_buf_free(struct hv_env *env, struct hv_buf *b)
 {

@@ -301,6 +301,8 @@ void move_thaw(struct world *w, uint32_t who)
 	if (hv_tcp_readable(s->h.tcb) != s->img.rcv_len || hv_tcp_outq(s->h.tcb) != s->img.snd_len ||
 	    hv_tcp_outq_nsd(s->h.tcb) != s->img.snd_end - s->img.snd_nxt)
 		world_fail(w, "%u: import: queues differ from the image", who);
+	s->import_at = w->now;
+	s->import_srtt = s->img.srtt_us;
 	host_image_free(&s->img);
 	s->frozen = false;
 	if (s->late != NULL && s->late_len == 0 && !s->late_fin) {

@@ -247,6 +247,8 @@ void setup_start(struct world *w)
 			return;
 		}
 		s->import_end = s->img.snd_end + (s->img.snd_end != s->img.snd_nxt ? 65000 : 0);
+		s->import_at = w->now;
+		s->import_srtt = s->img.srtt_us;
 		host_image_free(&s->img);
 		s->app.blocked = true;
 	}

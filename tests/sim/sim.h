@@ -106,6 +106,8 @@ struct side {
 	uint32_t dmg_seen;    /* damaged frames recognised */
 	bool refused;         /* octets that fitted the window were refused for want of memory: the next window may be 0 */
 	bool ece_may, ece_must; /* a CE mark arrived and no CWR since; _must: in a segment that counts for sure */
+	uint64_t import_at;
+	uint32_t import_srtt; /* a round trip is no longer than this, or began after the import */
 	uint32_t icmp_mtu;    /* on its way, see EV_PMTU */
 	struct hole hole;
 };

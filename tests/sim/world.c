@@ -129,6 +129,7 @@ static void arm(struct world *w, uint32_t who)
 	struct side *s = &w->side[who];
 	const struct hv_tcb *t = s->h.tcb;
 	uint64_t d = hv_tcp_deadline(t);
+	uint32_t srtt = t->srtt8 >> 3;
 
 	/* Each timer runs if and only if there is something to wait for. */
 	if (!s->need_out && (t->rtx_at != HV_NEVER) != (hv_tcp_outq(t) != 0))
@@ -138,6 +139,11 @@ static void arm(struct world *w, uint32_t who)
 		world_fail(w, "%u: ACK owed and delayed-ACK timer disagree", who);
 	if ((t->ka_at != HV_NEVER) != ((t->tf & TF_KEEPALIVE) != 0))
 		world_fail(w, "%u: keepalive and its timer disagree", who);
+	if (srtt > s->import_srtt && srtt > w->now - s->import_at + 1000)
+		world_fail(w, "%u: a round trip of %u us, %lu us after the import", who, srtt, (unsigned long)(w->now - s->import_at));
+	if (t->drs_rtt8 >> 3 > w->now - s->import_at + 1000)
+		world_fail(w, "%u: a receiver's round trip of %u us, %lu us after the import", who, t->drs_rtt8 >> 3,
+		    (unsigned long)(w->now - s->import_at));
 	if (d == UINT64_MAX)
 		return;
 	if (d < w->now)

@@ -3,6 +3,8 @@
  */
 #include "stack_rig.h"
 
+#include "stack/tcb.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -191,6 +193,35 @@ static void what_the_kernel_sent_is_delivered(void **state)
 	assert_int_equal(rig_stat(&r).cwnd, 20);
 	assert_int_equal(rig_stat(&r).srtt_us, r.img.srtt_us);
 	assert_int_equal(hv_tcp_outq(r.h.tcb), 0);
+}
+
+/* Its stamps are behind ours by the 2 s by which the hand-off sets our clock forward, and by nothing that would be a round trip. */
+static void stamps_of_the_kernel_tell_no_round_trip(void **state)
+{
+	struct hv_tcp_stat st;
+
+	(void)state;
+	with_queues(0, 3000, 0);
+	r.img.opts = HV_TCPO_TS;
+	r.img.snd_mss = RIG_MSS - 12;
+	r.img.ts_off = 2000;
+	rig_start(&r);
+	st = rig_stat(&r);
+	r.now += 5000;
+	r.peer_ts = 70;
+	in(&r, .ack = 1000, .tsval = 70, .tsecr = (uint32_t)(r.now / 1000) - 10); /* sent before the import, by the kernel's clock */
+	assert_int_equal(rig_stat(&r).srtt_us, st.srtt_us);
+	for (uint32_t i = 0; i < 30; i++) { /* a window to be autotuned */
+		in(&r, .seq = i * 1000, .len = 1000, .ack = 1000, .tsval = 71 + i, .tsecr = (uint32_t)(r.now / 1000) - 10);
+		rig_read(&r, 1000);
+	}
+	assert_int_equal(r.h.tcb->drs_rtt8, 0);
+	rig_wait(&r, 10000);
+	rig_drop_out(&r);
+	r.now += 8000;
+	in(&r, .seq = 30000, .ack = 3000, .tsval = 170, .tsecr = (uint32_t)(r.now / 1000) + 2000 - 8); /* ours */
+	assert_in_range(rig_stat(&r).srtt_us, 8000, 12000);
+	assert_int_not_equal(rig_stat(&r).srtt_us, st.srtt_us);
 }
 
 static void flight_of_the_kernel_is_retransmitted(void **state)
@@ -407,10 +438,10 @@ static void new_link_layer_header(void **state)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(round_trip), T(refusals), T(kernel_sent_more_than_the_image_says), T(what_the_kernel_sent_is_delivered),
-	    T(flight_of_the_kernel_is_retransmitted),
-		T(late_octets), T(late_octets_keep_the_window),
-		T(late_octets_without_memory), T(export_with_everything), T(odd_window), T(unread_octets_survive_in_aux), T(new_link_layer_header) };
+	const struct CMUnitTest tests[] = { T(round_trip), T(refusals), T(kernel_sent_more_than_the_image_says),
+		T(what_the_kernel_sent_is_delivered), T(stamps_of_the_kernel_tell_no_round_trip), T(flight_of_the_kernel_is_retransmitted),
+		T(late_octets), T(late_octets_keep_the_window), T(late_octets_without_memory), T(export_with_everything), T(odd_window),
+		T(unread_octets_survive_in_aux), T(new_link_layer_header) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

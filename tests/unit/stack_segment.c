@@ -59,6 +59,7 @@ static void start(void)
 	r.img.mss_clamp = 112;
 	r.img.pmtu = 152;
 	r.img.ts_off = 500000;
+	r.now += 200000000; /* for stamps that are too old to be believed */
 	rig_start(&r);
 }
 
@@ -86,6 +87,7 @@ static void any_state(struct hv_tcb *t)
 		t->tf |= TF_TS_KNOWN;
 		t->ts_recent = (uint32_t)prng_u64(&rng);
 	}
+	t->import_us = once_in(2) ? 0 : r.now - 1000ull * pick(0, 9);
 	t->ts_recent_at = once_in(2) ? r.now : r.now - 24ull * 86400 * 1000000 + pick(0, 2) - 1;
 	t->last_ack = t->rcv_nxt - pick(0, 4);
 	t->rcv_edge = t->rcv_nxt + (once_in(2) ? pick(0, 4) : 32000);
@@ -421,7 +423,7 @@ static unsigned model(const struct hv_tcb *t, const struct hv_seg *s, struct vie
 	return any;
 }
 
-/* RFC 6298 3 (Karn): an ACK for octets that were sent once measures the round trip; for others a stamp does, if it isn't absurd. */
+/* RFC 6298 3 (Karn): an ACK for octets that were sent once measures the round trip; for others a stamp does, if it is ours and not absurd. */
 static bool measures(const struct hv_tcb *t, const struct hv_seg *s)
 {
 	uint32_t age = (uint32_t)(r.now / 1000) + 500000 - s->tsecr;
@@ -431,7 +433,7 @@ static bool measures(const struct hv_tcb *t, const struct hv_seg *s)
 	for (uint32_t i = 0; i < t->rec_n && before(hv_rec(t, i)->seq, s->ack) > 0; i++)
 		if ((hv_rec(t, i)->flags & XRF_EVER) == 0)
 			return true;
-	return (t->tf & TF_TS) != 0 && s->has_ts && s->tsecr != 0 && age <= 120000;
+	return (t->tf & TF_TS) != 0 && s->has_ts && s->tsecr != 0 && age <= 120000 && age <= r.now / 1000 - t->import_us / 1000;
 }
 
 #define SAME(f) \
