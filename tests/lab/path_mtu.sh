@@ -3,6 +3,7 @@
 # timeout and sends nothing too large any more, and forged ICMP does nothing; where ICMP is lost and only the kernel's route knows, it takes one timeout;
 # what the route says at the promotion counts from the first segment on; a router with a new MAC address is found again; a path that needs fragmentation
 # is the kernel's. IPv4 and IPv6, below eth0 and on a bare NIC.
+# limit: 200
 set -u
 . "$(dirname "$0")/lib_lab.sh"
 export HVACCEL_PROMOTE=1
