@@ -45,6 +45,8 @@ struct host {
 	uint8_t *aux; /* unread octets taken over at import */
 	struct host_wqe sq[HOST_SQ];
 	uint16_t ip_id;
+	uint32_t checks;       /* of host_check() */
+	uint32_t check_pools;  /* behind the first 500, only each nth of them counts the long free lists; 0: each */
 	/* first failure found by a check below; NULL = none */
 	const char *fail;
 };

@@ -121,6 +121,7 @@ static void setup_host(struct world *w, struct side *s, uint32_t who, uint32_t f
 	if (c.tso_max != 0 && c.tso_max < 2u * s->mss)
 		c.tso_max = 2u * s->mss;
 	host_init(&s->h, &c);
+	s->h.check_pools = w->verbose ? 0 : 16;
 	s->pend_tail = &s->pend;
 	s->poll_us = maybe(w, 500000, 1, 2000);
 	s->sq_us = prng_log(&w->rng, 0, 3000);
