@@ -41,7 +41,9 @@ struct {
 struct recent {
 	__u64 q[4];
 	__u32 gen, qp; /* gen 0: empty */
-	__u64 pad[3];
+	__u32 meta;
+	__u32 pad;
+	__u64 pads[2];
 } __attribute__((aligned(64)));
 
 struct recents {
@@ -168,8 +170,13 @@ static __noinline __u32 steer6(struct xdp_md *ctx, struct sv_steer_conf *c, __u3
 	return hit ? *hit : 0;
 }
 
-SEC("xdp.frags")
-int steer(struct xdp_md *ctx)
+static __always_inline struct recent *place(struct recents *all, __u64 q2, __u64 q3)
+{
+	return &all->r[((q2 ^ q3) * 0x9e3779b97f4a7c15ull) >> 32 & (SV_RECENT - 1)];
+}
+
+/* The rules are searched; what matches is remembered. 0: none. */
+static __noinline __u32 search(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end, *ip;
 	struct sv_steer_conf *c = &conf[active & 1];
@@ -180,12 +187,12 @@ int steer(struct xdp_md *ctx)
 	__u16 etype;
 
 	if (c->n == 0 || data + 14 > end)
-		return XDP_PASS;
+		return 0;
 	etype = U16(data + 12);
 	ip = data + 14;
 	if (etype == bpf_htons(ETH_P_8021Q)) {
 		if (data + 18 > end)
-			return XDP_PASS;
+			return 0;
 		vlan = U16(data + 14);
 		etype = U16(data + 16);
 		ip = data + 18;
@@ -200,33 +207,51 @@ int steer(struct xdp_md *ctx)
 		if ((*(__u8 *)ip & 15) == 5 && (U16(ip + 6) & bpf_htons(0x3fff)) == 0 && (proto == 6 || proto == 17) && ip + 24 <= end)
 			q3 |= AT(U32(ip + 20), 0, 4);
 	} else if (etype == bpf_htons(ETH_P_IPV6) && ip + 40 <= end) {
-		qp = steer6(ctx, c, off, vlan);
-		goto found;
+		return steer6(ctx, c, off, vlan);
 	}
 	q0 = U64(data);
 	q1 = (__u64)AT(U32(data + 8), 0, 4) | AT(etype, 4, 2) | AT(vlan, 6, 2);
-	all = bpf_map_lookup_elem(&recent, &zero);
-	if (!all)
-		return XDP_PASS;
-	r = &all->r[((q2 ^ q3) * 0x9e3779b97f4a7c15ull) >> 32 & (SV_RECENT - 1)];
-	if (r->gen == now && r->q[2] == q2 && r->q[3] == q3 && r->q[0] == q0 && r->q[1] == q1) {
-		qp = r->qp;
-		goto found;
-	}
 	hit = find4(c, l3, q0, q1, q2, q3);
 	qp = hit ? *hit : 0;
-	if (qp != 0) {
+	all = bpf_map_lookup_elem(&recent, &zero);
+	if (qp != 0 && all) {
+		r = place(all, q2, q3);
 		r->q[0] = q0;
 		r->q[1] = q1;
 		r->q[2] = q2;
 		r->q[3] = q3;
 		r->qp = qp;
+		r->meta = c->meta;
 		r->gen = now;
 	}
-found:
-	if (qp == 0)
+	return qp;
+}
+
+SEC("xdp.frags")
+int steer(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 qp, meta, zero = 0;
+	struct recents *all;
+	struct recent *r;
+	__u64 q2, q3;
+
+	/* No tag, no options, no fragment: what is remembered has ports only if it is TCP or UDP. */
+	if (data + 38 > end || (U32(data + 12) & bpf_htonl(0xffffff00)) != bpf_htonl(0x08004500) || (U16(data + 20) & bpf_htons(0x3fff)) != 0)
+		goto any;
+	q2 = U64(data + 26);
+	q3 = AT(U32(data + 34), 0, 4) | AT(*(__u8 *)(data + 23), 4, 1);
+	all = bpf_map_lookup_elem(&recent, &zero);
+	if (!all)
 		return XDP_PASS;
-	if (c->meta && bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct sv_meta)) == 0) {
+	r = place(all, q2, q3);
+	if (r->gen != gen || r->q[2] != q2 || r->q[3] != q3 || r->q[0] != U64(data) ||
+	    r->q[1] != ((__u64)AT(U32(data + 8), 0, 4) | AT(bpf_htons(ETH_P_IP), 4, 2)))
+		goto any;
+	qp = r->qp;
+	meta = r->meta;
+found:
+	if (meta && bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct sv_meta)) == 0) {
 		struct sv_meta *m = (void *)(long)ctx->data_meta;
 
 		if ((void *)(m + 1) <= (void *)(long)ctx->data) {
@@ -235,6 +260,12 @@ found:
 		}
 	}
 	return bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
+any:
+	qp = search(ctx);
+	if (qp == 0)
+		return XDP_PASS;
+	meta = conf[active & 1].meta;
+	goto found;
 }
 
 char _license[] SEC("license") = "GPL";

@@ -127,9 +127,11 @@ static int meet_qp(struct sv_wire *w, uint32_t qp)
 		return 0;
 	s->meta = true;
 	publish(s);
+	forget(s); /* that there were no numbers is remembered, too */
 	if (!grace()) {
 		s->meta = false;
 		publish(s);
+		forget(s);
 		return -EIO;
 	}
 	sv_lock(&w->rx_lock);
