@@ -6,6 +6,7 @@
 #include "engine/internal.h"
 
 #define BATCH 32u
+#define TX_BATCH 16u
 
 /* ---- flow table ---- */
 
@@ -344,7 +345,8 @@ unsigned hv_ring_poll(uint64_t now_ns)
 	uint32_t turn = atomic_load_explicit(&G.polls, memory_order_relaxed) + 1;
 	atomic_store_explicit(&G.polls, turn, memory_order_relaxed);
 	taken += (turn & 63) == 0;
-	if (G.env.sq_next != G.env.sq_done)
+	/* Several at a time: a conversation sends one frame between two polls, and nobody waits for its completion but the watchdog, which asks itself. */
+	if (HV_UNLIKELY(G.env.sq_next - G.env.sq_done >= TX_BATCH || G.blocked != NULL))
 		hv_vf_poll_tx(G.vf, &G.env);
 	unsigned n = hv_vf_poll_rx(G.vf, cqe, BATCH, now_ns);
 	if (n != 0) {
@@ -393,6 +395,8 @@ void hv_ring_drain(void)
 
 	for (unsigned i = 0; i < 1024 && hv_ring_poll(now) != 0; i++)
 		;
+	if (G.vf != NULL)
+		hv_vf_poll_tx(G.vf, &G.env); /* what was sent is not sent again */
 }
 
 bool hv_ring_arm(void)

@@ -413,17 +413,6 @@ static bool kernel_ready(struct hv_sock *s, uint32_t events, uint64_t now)
 	return true;
 }
 
-/* Nothing has come for a while, but may any moment: what the message and the answer to it will run is to be at hand then. Lock held. */
-static __attribute__((noinline)) void rehearse(struct hv_sock *s, uint64_t now)
-{
-	static uint8_t mem[HV_TCP_REHEARSAL] __attribute__((aligned(64)));
-	struct hv_tx tx;
-
-	__builtin_prefetch(s->p);
-	if (hv_tcp_rehearse(s->p->tcb, mem, &tx, now / 1000u))
-		hv_vf_tx_rehearse(G.vf, &G.env, &tx);
-}
-
 /* The common case of one socket, without the bookkeeping of a set while it spins. */
 int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns)
 {
@@ -444,8 +433,6 @@ int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns)
 					return 0;
 				}
 			} else {
-				if (HV_UNLIKELY(turn == 4) && s->type == SOCK_STREAM && hv_sock_vf(s))
-					rehearse(s, now);
 				hv_unlock(&G.lock);
 			}
 		}

@@ -138,12 +138,6 @@ void hv_tcp_stat(const struct hv_tcb *tcb, struct hv_tcp_stat *st);
 /* Invariants; false and a static text in *what on violation. Called after every step by tests, never in release paths. */
 bool hv_tcb_check(const struct hv_tcb *tcb, const struct hv_env *env, const char **what);
 
-/* While a spinning program waits: runs what the next message and the answer to it will run, on a copy in mem, so that it is in the first-level cache then.
- * True: *tx is the segment that would be the answer, HV_TCP_REHEARSAL_LEN octets. The connection stays as it is. */
-#define HV_TCP_REHEARSAL 2304u /* octets of mem, aligned to 64 */
-#define HV_TCP_REHEARSAL_LEN 64u
-bool hv_tcp_rehearse(const struct hv_tcb *tcb, void *mem, struct hv_tx *tx, uint64_t now_us);
-
 /* Chunks whose WQE has completed go back to the free list. */
 void hv_env_reap(struct hv_env *env);
 

@@ -52,7 +52,6 @@ struct hv_vf {
 	bool tx_csum;
 	bool broken;             /* a completion with an error: the QP does nothing any more */
 	bool async_lost;
-	bool rehearsing;         /* hv_vf_tx() stops before the provider */
 	uint8_t *slots;
 	uint64_t *post_ns;       /* [sq] */
 	struct hv_buf *bufs;     /* [plan.rx_bufs] */

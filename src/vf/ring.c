@@ -234,8 +234,6 @@ int hv_vf_tx(struct hv_vf *vf, struct hv_env *env, const struct hv_tx *tx, uint6
 		}
 	}
 	wr->wr_id = vf->sq_next;
-	if (UNLIKELY(vf->rehearsing))
-		return 0;
 	hv_inside_enter();
 	r = ibv_post_send(vf->qp, wr, &bad);
 	hv_inside_leave();
@@ -247,13 +245,6 @@ int hv_vf_tx(struct hv_vf *vf, struct hv_env *env, const struct hv_tx *tx, uint6
 	vf->n.tx_tso += tx->mss != 0;
 	vf->n.tx_octets += total;
 	return 0;
-}
-
-void hv_vf_tx_rehearse(struct hv_vf *vf, struct hv_env *env, const struct hv_tx *tx)
-{
-	vf->rehearsing = true;
-	(void)hv_vf_tx(vf, env, tx, 0);
-	vf->rehearsing = false;
 }
 
 unsigned hv_vf_poll_tx(struct hv_vf *vf, struct hv_env *env)

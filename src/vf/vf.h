@@ -67,8 +67,6 @@ unsigned hv_vf_tx_room(const struct hv_vf *vf);
 /* Post one frame or TSO burst; advances env->sq_next. 0, or -errno (nothing posted). Completion is signalled for each.
  * -EAGAIN: no room. -EIO: the QP is in error. -EMSGSIZE, -EINVAL: inline_ok with more than an MTU of payload, or with mss; more than tso_max. */
 int hv_vf_tx(struct hv_vf *vf, struct hv_env *env, const struct hv_tx *tx, uint64_t now_ns);
-/* Everything that hv_vf_tx() does before it calls the provider, and nothing that would be seen. */
-void hv_vf_tx_rehearse(struct hv_vf *vf, struct hv_env *env, const struct hv_tx *tx);
 /* Reap send completions: advances env->sq_done. Returns completions found. */
 unsigned hv_vf_poll_tx(struct hv_vf *vf, struct hv_env *env);
 /* For the watchdog: CLOCK_MONOTONIC of the oldest uncompleted post, 0 = none outstanding, 1 = a completion reported an error: the QP is dead. */

@@ -46,7 +46,6 @@ int hv_vf_tx(struct hv_vf *vf, struct hv_env *env, const struct hv_tx *tx, uint6
 		tx_largest = size;
 	return 0;
 }
-void hv_vf_tx_rehearse(struct hv_vf *vf, struct hv_env *env, const struct hv_tx *tx) { (void)vf, (void)env, (void)tx; }
 unsigned hv_vf_tx_room(const struct hv_vf *vf) { return vf != NULL ? 64 : 0; }
 unsigned hv_vf_poll_tx(struct hv_vf *vf, struct hv_env *env) { return (void)vf, (void)env, 0; }
 void hv_vf_refill(struct hv_vf *vf, struct hv_env *env) { (void)vf, (void)env; }

@@ -1,12 +1,9 @@
 # Unit tests of src/stack: packet in, packet out, virtual clock.
 if HAVE_CMOCKA
-UNIT_TESTS += stack_seq stack_trim stack_wire stack_udp stack_recv stack_send stack_loss stack_move stack_rehearse
+UNIT_TESTS += stack_seq stack_trim stack_wire stack_udp stack_recv stack_send stack_loss stack_move
 endif
-EXTRA_PROGRAMS += stack_seq stack_trim stack_wire stack_udp stack_recv stack_send stack_loss stack_move stack_rehearse
+EXTRA_PROGRAMS += stack_seq stack_trim stack_wire stack_udp stack_recv stack_send stack_loss stack_move
 stack_rig = tests/unit/stack_rig.c tests/unit/stack_rig.h tests/sim/host.c tests/sim/host.h tests/sim/seg.c tests/sim/seg.h tests/sim/prng.h
-stack_rehearse_SOURCES = tests/unit/stack_rehearse.c $(stack_rig)
-stack_rehearse_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
-stack_rehearse_LDADD = libhvstack.la $(CMOCKA_LIBS)
 stack_wire_SOURCES = tests/unit/stack_wire.c $(stack_rig)
 stack_wire_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 stack_wire_LDADD = libhvstack.la $(CMOCKA_LIBS)
