@@ -60,6 +60,8 @@ HV_EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 	f = hv_file_at(fd); /* an unknown socket isn't looked at: it is the kernel's for ever */
 	if (f != NULL && f->kind == HV_KIND_EPOLL)
 		nest(f);
+	if (set != NULL && f != NULL && f->kind == HV_KIND_SOCK)
+		hv_fault_need();
 	if (set == NULL) {
 		/* A set that was made without us: a member of it may never leave the kernel. */
 		if (f != NULL && f->kind == HV_KIND_SOCK)

@@ -2,7 +2,7 @@
  * fault.h - bad addresses: EFAULT from the kernel, a crash in our copies. So addresses are tried before the engine gets them.
  *
  * A try is one load per page by an instruction whose fault is recognized by the handler of SIGSEGV and SIGBUS (sig.c), which is put in place when the first
- * socket is seen on the VF. Tried are the first HV_TRY_SEND or HV_TRY_RECV octets of each piece: more would cost more than it is worth, and loads from
+ * socket is seen on the VF, or one that we follow is put in a set: the set is ours to read from then on. Tried are the first HV_TRY_SEND or HV_TRY_RECV octets of each piece: more would cost more than it is worth, and loads from
  * memory that has never been touched map it. What lies behind, and memory that may be read but not written, isn't found out.
  */
 #ifndef HV_PRELOAD_FAULT_H
@@ -25,6 +25,11 @@
 extern _Atomic bool hv_fault_ready;
 /* Puts the handler in place, unless the program has a handler that we don't know. */
 void hv_fault_init(void);
+static inline void hv_fault_need(void)
+{
+	if (__builtin_expect(!hv_fault_ready, 0))
+		hv_fault_init();
+}
 /* Can these octets be read? */
 bool hv_fault_load(const void *p, const void *q);
 /* In the handler: was it a try? Then it goes on with "no". */

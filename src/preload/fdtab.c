@@ -18,6 +18,7 @@
 #define CHUNKS 4096u
 
 _Atomic(hv_tab_entry *) hv_tab_root[HV_FD_MAX / HV_FD_LEAF];
+_Atomic bool hv_tab_used;
 bool hv_on;
 
 static _Atomic(struct hv_file *) chunks[CHUNKS];
@@ -111,6 +112,8 @@ struct hv_file *hv_file_new(enum hv_kind kind, void *obj)
 		f->ep = obj;
 	atomic_store_explicit(&f->nfds, 0, memory_order_relaxed);
 	atomic_store_explicit(&f->refs, 1, memory_order_release);
+	if (!atomic_load_explicit(&hv_tab_used, memory_order_relaxed))
+		atomic_store(&hv_tab_used, true);
 	return f;
 }
 

@@ -41,6 +41,7 @@ struct hv_file {
 
 typedef _Atomic(struct hv_file *) hv_tab_entry;
 extern _Atomic(hv_tab_entry *) hv_tab_root[HV_FD_MAX / HV_FD_LEAF];
+extern _Atomic bool hv_tab_used; /* something has been followed at some time */
 extern bool hv_on; /* acceleration is possible in this process; set once by the constructor */
 
 static inline hv_tab_entry *hv_tab_at(int fd)

@@ -120,8 +120,7 @@ static __attribute__((noinline)) ssize_t judge_all(const struct hv_sock *s, stru
 
 	if ((r->flags & ~RX_FLAGS) != 0 || (r->flags & (MSG_PEEK | MSG_WAITALL)) == (MSG_PEEK | MSG_WAITALL))
 		return -1;
-	if (!hv_fault_ready)
-		hv_fault_init();
+	hv_fault_need();
 	if (r->kind == RX_RECVMSG) {
 		const struct msghdr *m = r->msg;
 		if (hv_bad(m, sizeof *m, HV_TRY_ALL) || m->msg_iovlen > IOV_MAX || (m->msg_name != NULL && ((int)m->msg_namelen < 0 || hv_bad(m->msg_name, m->msg_namelen, HV_TRY_ALL))))

@@ -88,8 +88,7 @@ static __attribute__((noinline)) ssize_t judge_all(const struct hv_sock *s, stru
 
 	if (stream && (t->flags & ~TX_STREAM_FLAGS) != 0)
 		return -1;
-	if (!hv_fault_ready)
-		hv_fault_init();
+	hv_fault_need();
 	if (t->kind == TX_SENDMSG) {
 		const struct msghdr *m = t->msg;
 		if (hv_bad(m, sizeof *m, HV_TRY_ALL) || m->msg_iovlen > IOV_MAX || (stream && m->msg_controllen != 0))

@@ -134,10 +134,19 @@ static int poll_set(struct set *st, struct pollfd *fds, unsigned n, const struct
 	return r;
 }
 
+/* Nothing that we could follow is in any set; else the set is going to be read. */
+static bool aside(void)
+{
+	if (hv_aside() || !atomic_load_explicit(&hv_tab_used, memory_order_relaxed))
+		return true;
+	hv_fault_need();
+	return false;
+}
+
 /* A set too large to be looked at is the kernel's to refuse. */
 static bool pass(const struct pollfd *fds, nfds_t n)
 {
-	return hv_aside() || n == 0 || n > HV_FD_MAX || hv_bad(fds, n * sizeof *fds, HV_TRY_ALL);
+	return aside() || n == 0 || n > HV_FD_MAX || hv_bad(fds, n * sizeof *fds, HV_TRY_ALL);
 }
 
 HV_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
@@ -297,7 +306,7 @@ static bool select_pass(const struct sel *q)
 {
 	size_t len = q->n > 0 ? ((size_t)q->n + WORD - 1) / WORD * sizeof(long) : 0;
 
-	return hv_aside() || q->n <= 0 || q->n > (int)HV_FD_MAX || (q->in != NULL && hv_bad(q->in, len, HV_TRY_ALL)) || (q->out != NULL && hv_bad(q->out, len, HV_TRY_ALL)) ||
+	return aside() || q->n <= 0 || q->n > (int)HV_FD_MAX || (q->in != NULL && hv_bad(q->in, len, HV_TRY_ALL)) || (q->out != NULL && hv_bad(q->out, len, HV_TRY_ALL)) ||
 	       (q->ex != NULL && hv_bad(q->ex, len, HV_TRY_ALL));
 }
 

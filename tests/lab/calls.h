@@ -14,6 +14,7 @@
 	X("trunc", c_trunc) \
 	X("flags", c_flags) \
 	X("efault", c_efault) \
+	X("efault-cold", c_efault_cold) \
 	X("shutdown", c_shutdown) \
 	X("shutdown-rd", c_shutdown_rd) \
 	X("reset", c_reset) \

@@ -207,6 +207,23 @@ void c_efault(void)
 	still_alive(&s);
 }
 
+/* The same before anything was sent, received or moved. */
+void c_efault_cold(void)
+{
+	char *bad = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int fd = socket(AF_INET, SOCK_STREAM, 0), ep = epoll_create1(0);
+	struct epoll_event ev = { .events = EPOLLIN };
+	struct timespec now = { 0, 0 };
+	say_rc("epoll_ctl", epoll_ctl(ep, EPOLL_CTL_ADD, fd, (void *)bad));
+	say_rc("epoll_ctl", epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev));
+	say_rc("epoll_wait", epoll_wait(ep, (void *)bad, 1, 0));
+	say_rc("poll", poll((void *)bad, 1, 0));
+	say_rc("ppoll", ppoll((void *)bad, 1, &now, NULL));
+	say_rc("select", select(fd + 1, (void *)bad, NULL, NULL, &(struct timeval){ 0, 0 }));
+	say_rc("send", send(fd, bad, 10, MSG_NOSIGNAL));
+	say_rc("close", close(fd) | close(ep));
+}
+
 void c_shutdown(void)
 {
 	struct sock s = tcp_new();
