@@ -295,9 +295,81 @@ static void slow_start_ignores_little(void **state)
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+static void four(void)
+{
+	rig_start(&r);
+	rig_write(&r, 4000);
+	for (uint32_t i = 0; i < 4; i++)
+		rig_data(&r, 1000 * i, 1000);
+	r.now += 10000;
+}
+
+/* RFC 6298 5.3: an acknowledgment of some of what is in flight starts the timer anew. */
+static void part_restarts_the_timer(void **state)
+{
+	(void)state;
+	r.img.opts = 0;
+	four();
+	in(&r, .ack = 1000);
+	assert_int_equal(hv_tcp_deadline(r.h.tcb), r.now + rig_stat(&r).rto_us);
+	r.now += 1000;
+	in(&r, .ack = 3000);
+	assert_int_equal(hv_tcp_deadline(r.h.tcb), r.now + rig_stat(&r).rto_us);
+}
+
+/* So does, as in Linux, a SACK of what was sent before the head went again: the network still delivers. */
+static void sack_restarts_the_timer(void **state)
+{
+	(void)state;
+	rig_start(&r);
+	rig_write(&r, 6000);
+	rig_drop_out(&r);
+	r.now += 10000;
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 5000 } });
+	rig_data(&r, 0, 1000);
+	rig_none(&r);
+	r.now += 5000;
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 6000 } });
+	assert_int_equal(hv_tcp_deadline(r.h.tcb), r.now + rig_stat(&r).rto_us);
+}
+
+/* RFC 8985 6.2 step 5: what was sent before what has arrived gets a quarter of the round trip more, and goes again then, not before. */
+static void reordering_gets_its_time(void **state)
+{
+	(void)state;
+	four();
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 2000 } });
+	rig_none(&r);
+	assert_int_equal(hv_tcp_deadline(r.h.tcb), r.now + 2500);
+	rig_wait(&r, 2499);
+	rig_none(&r);
+	rig_wait(&r, 1);
+	rig_data(&r, 0, 1000);
+}
+
+/* RFC 8985 6.2 step 4: D-SACKs widen the window once per round trip, however many come, with nothing sent in between too. */
+static void duplicates_widen_once_a_round(void **state)
+{
+	(void)state;
+	four();
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 4000 } });
+	rig_data(&r, 0, 1000);
+	in(&r, .ack = 4000);
+	rig_write(&r, 2000);
+	rig_drop_out(&r);
+	in(&r, .ack = 4000, .nsack = 1, .sack = { { 0, 1000 } });
+	assert_int_equal(r.h.tcb->rack_mult, 2);
+	in(&r, .ack = 4000, .nsack = 1, .sack = { { 0, 1000 } });
+	assert_int_equal(r.h.tcb->rack_mult, 2);
+	in(&r, .ack = 6000, .nsack = 1, .sack = { { 0, 1000 } }); /* the round is over */
+	assert_int_equal(r.h.tcb->rack_mult, 3);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
+	const struct CMUnitTest tests[] = { T(part_restarts_the_timer), T(sack_restarts_the_timer), T(reordering_gets_its_time),
+		T(duplicates_widen_once_a_round),
+		T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
 		T(a_recovery_gives_nothing_back), T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
 		T(slow_start_ends_before_the_queue_does), T(slow_start_survives_jitter),
 		T(slow_start_ignores_little) };
