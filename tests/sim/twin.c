@@ -283,6 +283,12 @@ const char *twin_input(struct host *h, const struct hv_seg *seg, uint64_t now)
 	if (seg->tsval == s.tcb.ts_recent)
 		for (int i = 0; i < 2; i++)
 			full[i].tcb.ts_recent_at = quick[i].tcb.ts_recent_at;
+	/* Output is due but the send queue has no room: the full path starts the timer of what isn't sent now, the short one leaves it to output. */
+	if (s.tcb.snd_una == s.tcb.snd_nxt && s.tcb.snd_end != s.tcb.snd_nxt && s.tcb.rtx_kind == HV_RTX_OFF)
+		for (int i = 0; i < 2 && full[1].nsent == 0; i++) {
+			full[i].tcb.rtx_at = quick[i].tcb.rtx_at;
+			full[i].tcb.rtx_kind = quick[i].tcb.rtx_kind;
+		}
 	what = differ(h, &full[0], &quick[0], true, "input");
 	if (what == NULL && slot != NULL && memcmp(full[0].slot.p, quick[0].slot.p, slot->cap) != 0)
 		what = say("the octets delivered", "input");
