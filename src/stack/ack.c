@@ -66,6 +66,15 @@ static bool ts_rtt(const struct hv_tcb *t, const struct hv_seg *seg, const struc
 	return true;
 }
 
+/* RFC 6298 5.3 restarts the timer for what is acknowledged, not for what is SACKed. As in Linux that counts if it was sent before the octet at
+ * SND.UNA was the last time. What was sent after it, or twice, could put the timeout off for ever. Sooner is another matter: a sample may just
+ * have ended the backing off. */
+static bool rto_goes_on(const struct hv_tcb *t, const struct hv_ackinfo *ai, uint64_t now)
+{
+	return t->rtx_kind == HV_RTX_RTO && t->rtx_at <= now + hv_rto_backed(t) && t->rec_n != 0 &&
+	       (ai->rtt_first == 0 || ai->rtt_first < (uint32_t)now - hv_rec(t, 0)->xmit_us);
+}
+
 unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, uint64_t now)
 {
 	struct hv_ackinfo ai;
@@ -157,7 +166,7 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 	}
 	if (reo != 0)
 		hv_set_rtx(t, HV_RTX_REO, now + reo);
-	else if (ai.acked != 0 || ai.sacked_new || reopened || hv_flight(t) == 0 || t->rtx_kind == HV_RTX_REO)
+	else if (ai.acked != 0 || (ai.sacked_new && !rto_goes_on(t, &ai, now)) || reopened || hv_flight(t) == 0 || t->rtx_kind == HV_RTX_REO)
 		hv_timer_rearm(t, now);
 	if (ai.acked != 0 && watch && t->sndbuf < t->sndbuf_max)
 		hv_snd_autotune(t);

@@ -286,7 +286,10 @@ static HV_COLD bool rexmit(struct hv_tcb *t, struct hv_env *env, struct hv_tx *t
 	r->xmit_us = (uint32_t)now;
 	note_rexmit(t, len, mss, now);
 	frame_out(t, tx, seq, len, HV_ACK | (seq + len == t->snd_end ? HV_PSH : 0), mss, nsack, now);
-	hv_timer_sent(t, now);
+	if (seq == t->snd_una && t->ca == HV_CA_RECOVERY && t->rtx_kind == HV_RTX_RTO)
+		hv_timer_rearm(t, now); /* it gets an RTO of its own */
+	else
+		hv_timer_sent(t, now);
 	return true;
 }
 

@@ -34,6 +34,30 @@ static bool came_out(uint32_t seq)
 	return found;
 }
 
+/* Retransmissions arrive one by one, but not the first, and the stamps that they are answered with prove nothing: a timeout has to find out, and
+ * SACKs don't put it off. */
+static void sacks_of_repeats_put_nothing_off(void **state)
+{
+	(void)state;
+	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
+	r.img.mss_clamp = RIG_MSS + 12;
+	r.img.pmtu = RIG_MSS + 52;
+	r.peer_ts = 1000;
+	rig_start(&r);
+	rig_write(&r, 10000);
+	uint32_t stamp = rig_take(&r)->tsval;
+	rig_drop_out(&r);
+	r.now += 10000;
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 7000, 10000 } }, .tsecr = stamp);
+	assert_true(came_out(0));
+	for (uint32_t i = 1; i < 7; i++) {
+		rig_wait(&r, 100000);
+		came_out(0);
+		in(&r, .ack = 0, .nsack = 2, .sack = { { 1000 * i, 1000 * i + 1000 }, { 7000, 10000 } }, .tsecr = stamp);
+	}
+	assert_in_range(r.h.cnt.rto, 1, 2);
+}
+
 /*
  * New data, a retransmission and again new data within a fraction of the round trip. The delivery of the retransmission says something about
  * what was sent before it, not about what was sent after it.
@@ -369,7 +393,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(part_restarts_the_timer), T(sack_restarts_the_timer), T(reordering_gets_its_time),
 		T(duplicates_widen_once_a_round),
-		T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
+		T(sacks_of_repeats_put_nothing_off), T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
 		T(a_recovery_gives_nothing_back), T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
 		T(slow_start_ends_before_the_queue_does), T(slow_start_survives_jitter),
 		T(slow_start_ignores_little) };
