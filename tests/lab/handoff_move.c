@@ -88,7 +88,15 @@ struct pair connect_pair(enum kind k, const char *dev)
 	int c = sys(socket(a.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	if (dev != NULL && !accepts)
 		sys(setsockopt(c, SOL_SOCKET, SO_BINDTODEVICE, dev, (socklen_t)strlen(dev)));
-	sys(connect(c, (void *)&a, l));
+	/* On a busy machine a link that is up may take seconds to carry the first frame (the kernel's linkwatch waits for its lock). */
+	static bool carries[2];
+	bool *works = &carries[a.ss_family == AF_INET6];
+	for (int i = 0; connect(c, (void *)&a, l) < 0; i++) {
+		if (errno != EHOSTUNREACH || *works || i == 20)
+			die("connect: %m");
+		pause_us(500000);
+	}
+	*works = true;
 	int s = sys(accept4(r.listener, NULL, NULL, SOCK_CLOEXEC));
 	r.s = accepts ? s : c;
 	r.p = accepts ? c : s;
