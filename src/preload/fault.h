@@ -2,8 +2,9 @@
  * fault.h - bad addresses: EFAULT from the kernel, a crash in our copies. So addresses are tried before the engine gets them.
  *
  * A try is one load per page by an instruction whose fault is recognized by the handler of SIGSEGV and SIGBUS (sig.c), which is put in place when the first
- * socket is seen on the VF, or one that we follow is put in a set: the set is ours to read from then on. Tried are the first HV_TRY_SEND or HV_TRY_RECV octets of each piece: more would cost more than it is worth, and loads from
- * memory that has never been touched map it. What lies behind, and memory that may be read but not written, isn't found out.
+ * socket is seen on the VF, or one that we follow is put in a set: the set is ours to read from then on. Tried are the first HV_TRY_SEND or
+ * HV_TRY_RECV octets of each piece: more would cost more than it is worth, and loads from memory that has never been touched map it. What lies
+ * behind, and memory that may be read but not written, isn't found out.
  */
 #ifndef HV_PRELOAD_FAULT_H
 #define HV_PRELOAD_FAULT_H

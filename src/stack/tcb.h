@@ -51,7 +51,8 @@
 #define HV_PAWS_IDLE_US (24ull * 86400 * 1000000)
 #define HV_XREC_EMBED 8u
 
-enum { HV_CA_OPEN, HV_CA_DISORDER, HV_CA_CWR, HV_CA_RECOVERY, HV_CA_LOSS }; /* tcpi_ca_state's numbers; CWR: until what was sent after an answered mark is acknowledged, cwnd stays */
+/* tcpi_ca_state's numbers. CWR: cwnd stays until what was sent when a mark was answered is acknowledged. */
+enum { HV_CA_OPEN, HV_CA_DISORDER, HV_CA_CWR, HV_CA_RECOVERY, HV_CA_LOSS };
 
 /* What rtx_at is for. One timer, like the kernel's: these never need to run at the same time. From PERSIST on it is the window that is
  * waited for, or what isn't known yet. */

@@ -26,18 +26,9 @@ ext() { # FIGURE: the peer's count of arriving packets by ECN field, both famili
 }
 head -c 2M /dev/urandom >"$tmp/file"
 want=$(sha256sum <"$tmp/file")
-paced() { python3 -c '
-import sys, time
-while True:
-    b = sys.stdin.buffer.read(1 << 15)
-    if not b: break
-    sys.stdout.buffer.write(b)
-    sys.stdout.flush()
-    time.sleep(0.02)
-'; }
 LIMIT=20
 meanwhile() { $still || churn 1 0.6; }
-one() { transfer "$@" 1 < <(paced <"$tmp/file"); }
+one() { transfer "$@" 1 < <(with_pauses <"$tmp/file"); }
 from_vm() { # NAME LISTEN ADDRESS
 	local ect ce no
 	ect=$(ext ECT0Pkts) ce=$(ext CEPkts) no=$(ext NoECTPkts)

@@ -28,15 +28,6 @@ mb=4
 head -c ${mb}M /dev/urandom >"$tmp/file"
 want=$(sha256sum <"$tmp/file")
 # A connection in the middle of a recovery isn't moved, so the VF is taken at the calm beginning, and calm moments are left later.
-paced() { python3 -c '
-import sys, time
-while True:
-    b = sys.stdin.buffer.read(1 << 15)
-    if not b: break
-    sys.stdout.buffer.write(b)
-    sys.stdout.flush()
-    time.sleep(0.02)
-'; }
 meanwhile() {
 	kill -USR2 "$relay"
 	sleep 0.5
@@ -44,7 +35,7 @@ meanwhile() {
 	churn 2 0.6
 }
 LIMIT=40
-one() { transfer "$@" 1 < <(paced <"$tmp/file"); }
+one() { transfer "$@" 1 < <(with_pauses <"$tmp/file"); }
 from_vm() { one "$1, from the VM" "lab exec peer --" "hv vm" peer "$2" "$3"; }
 to_vm() { one "$1, to the VM" "hv vm" "lab exec peer --" vm "$2" "$3"; }
 

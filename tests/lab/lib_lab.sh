@@ -64,6 +64,17 @@ check() { # DESCRIPTION COMMAND...
 no_resets() { local now; now=$(rsts); [ "$now" = "$rst0" ] || { echo "the VM's kernel sent $((now - rst0)) resets"; return 1; }; }
 verdict() { [ "$failed" = 0 ] || { echo "$failed failed"; exit 1; }; exit 0; }
 
+# stdin to stdout in pieces of 32 KB, with a pause behind each: there are calm moments, whatever the connection can carry.
+with_pauses() { python3 -c '
+import sys, time
+while True:
+    b = sys.stdin.buffer.read(1 << 15)
+    if not b: break
+    sys.stdout.buffer.write(b)
+    sys.stdout.flush()
+    time.sleep(0.02)
+'; }
+
 # transfer NAME RECEIVER SENDER WHERE LISTEN ADDRESS TIMES: stdin goes through two socats, the receiving one in WHERE, while the caller's meanwhile() moves the
 # VF; RECEIVER and SENDER are "hv WHERE" or "lab exec WHERE --". What comes out has to have the sum $want, and to have been promoted so many times.
 transfer() {

@@ -294,16 +294,12 @@ static void received(struct world *w, uint32_t who, const struct hv_seg *g, bool
 void kern_arrive(struct world *w, uint32_t who, const uint8_t *frame, uint32_t len)
 {
 	struct kern *k = &w->side[who].kern;
-	struct hv_frame f;
 	struct hv_seg g;
-	uint8_t copy[16384];
+	uint8_t copy[WORLD_FRAME];
 	bool fin;
 
-	memcpy(copy, frame, len);
-	if (!hv_frame_parse(copy, len, &f) || !hv_tcp_parse(f.l4, f.l4_len, &g)) {
-		world_fail(w, "%u: a sound frame was refused", who);
+	if (!world_segment(w, who, frame, len, copy, &g))
 		return;
-	}
 	fin = (g.flags & SEG_FIN) != 0;
 	if (g.has_ts && (!before(g.tsval, k->ts_recent) || k->ts_recent == 0) && !before(k->rcv_nxt, g.seq))
 		k->ts_recent = g.tsval;

@@ -208,16 +208,12 @@ void move_shutdown(struct world *w, uint32_t who)
 void move_arrive(struct world *w, uint32_t who, const uint8_t *frame, uint32_t len)
 {
 	struct side *s = &w->side[who];
-	struct hv_frame f;
 	struct hv_seg g;
-	uint8_t copy[16384];
+	uint8_t copy[WORLD_FRAME];
 	bool fin;
 
-	memcpy(copy, frame, len);
-	if (!hv_frame_parse(copy, len, &f) || !hv_tcp_parse(f.l4, f.l4_len, &g)) {
-		world_fail(w, "%u: a sound frame was refused", who);
+	if (!world_segment(w, who, frame, len, copy, &g))
 		return;
-	}
 	if (s->late_len + g.len > (s->h.conf.n_rx - s->h.conf.ring) / 2 * s->h.conf.rx_cap)
 		return; /* no kernel acks more than a promotion could take over */
 	fin = (g.flags & SEG_FIN) != 0;

@@ -185,6 +185,9 @@ void world_finish(struct world *w);
 void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void world_push(struct world *w, uint64_t at, enum ev_type type, uint32_t who);
 void world_push_frame(struct world *w, uint64_t at, uint32_t who, const uint8_t *frame, uint32_t len, bool damaged);
+/* The segment in a sound frame that reaches a kernel: parsed in a copy, where its data stay. */
+#define WORLD_FRAME 16384u
+bool world_segment(struct world *w, uint32_t who, const uint8_t *frame, uint32_t len, uint8_t copy[WORLD_FRAME], struct hv_seg *g);
 /* Consequences of a call into the stack of this side: output, ACKs, checks, timers, waking the program. */
 void side_after(struct world *w, uint32_t who, unsigned acts);
 /* link.c */

@@ -259,6 +259,17 @@ static void input(struct world *w, uint32_t who, struct hv_buf *b)
 	side_after(w, who, acts);
 }
 
+bool world_segment(struct world *w, uint32_t who, const uint8_t *frame, uint32_t len, uint8_t copy[WORLD_FRAME], struct hv_seg *g)
+{
+	struct hv_frame f;
+
+	memcpy(copy, frame, len);
+	if (hv_frame_parse(copy, len, &f) && hv_tcp_parse(f.l4, f.l4_len, g))
+		return true;
+	world_fail(w, "%u: a sound frame was refused", who);
+	return false;
+}
+
 static void poll_ring(struct world *w, uint32_t who)
 {
 	struct side *s = &w->side[who];

@@ -134,10 +134,7 @@ static void eifel(void **state)
 	uint32_t first;
 
 	(void)state;
-	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
-	r.img.mss_clamp = RIG_MSS + 12;
-	r.img.pmtu = RIG_MSS + 52;
-	r.peer_ts = 1000;
+	rig_stamps(&r);
 	first = (uint32_t)(r.now / 1000);
 	until_rto();
 	rig_write(&r, 20000);
@@ -149,10 +146,7 @@ static void eifel(void **state)
 static void eifel_not(void **state)
 {
 	(void)state;
-	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
-	r.img.mss_clamp = RIG_MSS + 12;
-	r.img.pmtu = RIG_MSS + 52;
-	r.peer_ts = 1000;
+	rig_stamps(&r);
 	until_rto();
 	rig_write(&r, 20000);
 	in(&r, .ack = 1000, .tsecr = (uint32_t)(r.now / 1000));
@@ -165,10 +159,7 @@ static void stamp(bool duplicate)
 {
 	uint32_t first = (uint32_t)(r.now / 1000), srtt, n = duplicate;
 
-	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
-	r.img.mss_clamp = RIG_MSS + 12;
-	r.img.pmtu = RIG_MSS + 52;
-	r.peer_ts = 1000;
+	rig_stamps(&r);
 	until_rto();
 	srtt = rig_stat(&r).srtt_us;
 	assert_int_equal(r.h.tcb->backoff, 1);
@@ -235,11 +226,8 @@ static void eifel_next(void **state)
 	uint32_t t1, cwnd, ssthresh;
 
 	(void)state;
-	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
-	r.img.mss_clamp = RIG_MSS + 12;
-	r.img.pmtu = RIG_MSS + 52;
+	rig_stamps(&r);
 	r.img.snd_cwnd = 20;
-	r.peer_ts = 1000;
 	rig_start(&r);
 	rig_write(&r, 10000);
 	for (uint32_t i = 0; i < 10; i++)

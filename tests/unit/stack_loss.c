@@ -34,15 +34,23 @@ static bool came_out(uint32_t seq)
 	return found;
 }
 
+/* A window of 20 segments is under way, and has been for a round trip; more waits behind it. */
+static void twenty_out(void)
+{
+	r.img.snd_cwnd = 20;
+	rig_start(&r);
+	rig_write(&r, 60000);
+	assert_int_equal(r.n_out, 20);
+	rig_drop_out(&r);
+	r.now += 10000;
+}
+
 /* Retransmissions arrive one by one, but not the first, and the stamps that they are answered with prove nothing: a timeout has to find out, and
  * SACKs don't put it off. */
 static void sacks_of_repeats_put_nothing_off(void **state)
 {
 	(void)state;
-	r.img.opts = HV_TCPO_SACK | HV_TCPO_TS;
-	r.img.mss_clamp = RIG_MSS + 12;
-	r.img.pmtu = RIG_MSS + 52;
-	r.peer_ts = 1000;
+	rig_stamps(&r);
 	rig_start(&r);
 	rig_write(&r, 10000);
 	uint32_t stamp = rig_take(&r)->tsval;
@@ -65,12 +73,7 @@ static void sacks_of_repeats_put_nothing_off(void **state)
 static void new_data_around_a_retransmission(void **state)
 {
 	(void)state;
-	r.img.snd_cwnd = 20;
-	rig_start(&r);
-	rig_write(&r, 60000);
-	assert_int_equal(r.n_out, 20);
-	rig_drop_out(&r);
-	r.now += 10000;
+	twenty_out();
 	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 4000 } });
 	assert_true(came_out(0));
 	r.now += 50;
@@ -142,12 +145,7 @@ static void old_duplicates_undo_nothing(void **state)
 static void a_recovery_gives_nothing_back(void **state)
 {
 	(void)state;
-	r.img.snd_cwnd = 20;
-	rig_start(&r);
-	rig_write(&r, 60000);
-	assert_int_equal(r.n_out, 20);
-	rig_drop_out(&r);
-	r.now += 10000;
+	twenty_out();
 	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 4000 } });
 	assert_true(came_out(0));
 	for (uint32_t e = 5; e <= 20; e++) {
@@ -170,12 +168,7 @@ static void duplicate_acks_are_not_counted_twice(void **state)
 
 	(void)state;
 	r.img.opts = 0;
-	r.img.snd_cwnd = 20;
-	rig_start(&r);
-	rig_write(&r, 60000);
-	assert_int_equal(r.n_out, 20);
-	rig_drop_out(&r);
-	r.now += 10000;
+	twenty_out();
 	for (int i = 0; i < 19; i++)
 		in(&r, .ack = 0);
 	assert_int_equal(rig_stat(&r).ca_state, 3);
@@ -198,11 +191,7 @@ static void a_partial_ack_delivers_its_segment(void **state)
 
 	(void)state;
 	r.img.opts = 0;
-	r.img.snd_cwnd = 20;
-	rig_start(&r);
-	rig_write(&r, 60000);
-	rig_drop_out(&r);
-	r.now += 10000;
+	twenty_out();
 	for (int i = 0; i < 10; i++)
 		in(&r, .ack = 0);
 	assert_int_equal(rig_stat(&r).ca_state, 3);

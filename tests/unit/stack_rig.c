@@ -59,6 +59,14 @@ void rig_init(struct rig *r)
 	m->notsent_lowat = 0xffffffffu;
 }
 
+void rig_stamps(struct rig *r)
+{
+	r->img.opts |= HV_TCPO_TS;
+	r->img.mss_clamp = RIG_MSS + 12;
+	r->img.pmtu = RIG_MSS + 52;
+	r->peer_ts = 1000;
+}
+
 void rig_start(struct rig *r)
 {
 	struct hv_tcp_image *m = &r->img;

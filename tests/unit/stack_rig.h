@@ -36,6 +36,7 @@ struct rig {
 /* Defaults: v4, MSS 1000, no options, windows of 64,000 octets, cwnd 10, RTT 10 ms, NODELAY. */
 void rig_init(struct rig *r);
 void rig_start(struct rig *r);
+void rig_stamps(struct rig *r); /* before rig_start(): timestamps, with RIG_MSS octets of data in a segment all the same */
 void rig_end(struct rig *r); /* releases, asserts conservation */
 
 /* Segment from the peer: relative numbers; fields of *s that are left zero get the obvious value. Returns the actions. */

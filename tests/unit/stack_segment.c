@@ -584,10 +584,7 @@ static void round_trip_by_stamp(void **state)
 {
 	(void)state;
 	rig_init(&r);
-	r.img.opts = HV_TCPO_TS;
-	r.img.mss_clamp = RIG_MSS + 12;
-	r.img.pmtu = RIG_MSS + 52;
-	r.peer_ts = 1000;
+	rig_stamps(&r);
 	rig_start(&r);
 	rig_write(&r, 1000);
 	rig_next(&r);
