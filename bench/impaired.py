@@ -6,8 +6,10 @@ or IPv6 (four seeds have all four). Per seed the runs follow each other: kernel 
 at both ends). The table has medians. `ratio` is the median of the ratios seed by seed and has to stay below 1.15; behind it is the interval
 that holds it with 95 % confidence (bootstrap over the seeds): if that reaches above the bound and the median doesn't, more seeds decide.
 `stall` is the longest time in which the receiver got nothing new, in milliseconds and in retransmission timeouts of the sender whose turn it
-was to break it, kernel's or ours; `long` how many runs had one of more than a timeout, a round trip and a delayed ACK; `rto` how many timeouts
-there were in all seeds. Below the table: throughput of one stream at 1 % loss and 10 ms, all octets by all the time, which has to be at least
+was to break it, kernel's or ours; `rto` how many timeouts there were in all seeds. Then all stalls of 100 ms and more, by cause
+(tests/impair/stall.h): `within` a timeout, a round trip and a delayed ACK; longer, because retransmissions or their ACKs were `lost` too, each
+tried in time; and unexplained, `unexp`: an end was silent for longer than its timeout though it had something to send, or nothing that was lost
+explains it. One that isn't the kernel's own fault is an error. Below the table: throughput of one stream at 1 % loss and 10 ms, all octets by all the time, which has to be at least
 0.9 of the kernel's.
 
 Needs root; no lab and no VF: src/stack itself runs at one end of a relay (tests/impair). Python's standard library only."""
@@ -22,7 +24,6 @@ import sys
 import time
 
 BOUND, RATE_BOUND = 1.15, 0.9
-DELACK_MS = 40
 LATE = 4  # the connection wasn't set up in time (tests/impair/impaired.c): nothing was measured
 NETWORK = ['--delay=5000', '--rate=100', '--queue=250000']
 LONG, SHORT = '--bytes=8000000', '--bytes=3000000'
@@ -81,8 +82,13 @@ def stall_rtos(r):
     return r['stall_ms'] / r['stall_rto_ms'] if r['stall_rto_ms'] else 0
 
 
-def stalled(r):
-    return r['stall_rto_ms'] and r['stall_ms'] > r['stall_rto_ms'] + r['stall_rtt_ms'] + DELACK_MS
+def unexplained(r):
+    return sum(r['stalls']['late']) + r['stalls']['other']
+
+
+def our_fault(r):
+    """All that are unexplained but an end's that is the kernel's being late."""
+    return unexplained(r) - sum(n for n, e in zip(r['stalls']['late'], 'ab') if r[e]['tcp'] == 'kernel') if 'stack' in (r['a']['tcp'], r['b']['tcp']) else 0
 
 
 def summary(runs):
@@ -93,7 +99,10 @@ def summary(runs):
         'ms': statistics.median(r['ms'] for r in good),
         'stall_ms': max(r['stall_ms'] for r in good),
         'stall_rtos': max(stall_rtos(r) for r in good),
-        'stalled': sum(1 for r in good if stalled(r)),
+        'within': sum(r['stalls']['within'] for r in good),
+        'lost': sum(r['stalls']['lost'] for r in good),
+        'lost_timeouts': sum(r['stalls']['timeouts'] for r in good),
+        'unexplained': sum(unexplained(r) for r in good),
         'rexmit': statistics.median(r['a']['rexmit'] + r['b']['rexmit'] for r in good),
         'rto': sum(r['a']['rto'] + r['b']['rto'] for r in good),
         'queue_drops': statistics.median(sum(r['queue_drops']) for r in good),
@@ -137,7 +146,8 @@ def main():
     report = {'network': NETWORK, 'kernel': os.uname().release, 'cc': args.cc, 'cases': {}}
     if args.add and os.path.exists(args.add):
         report['cases'] = json.load(open(args.add))['cases']
-    print('%-14s %-8s %9s %7s %13s %7s %5s %9s %5s %5s' % ('case', 'ours', 'ms', 'ratio', '95 %', 'rexmit', 'rto', 'stall ms', 'rtos', 'long'))
+    print('%-14s %-8s %9s %7s %13s %7s %5s %9s %5s %6s %5s %5s' % (
+        'case', 'ours', 'ms', 'ratio', '95 %', 'rexmit', 'rto', 'stall ms', 'rtos', 'within', 'lost', 'unexp'))
     bad = 0
     pool = concurrent.futures.ThreadPoolExecutor(args.jobs)
     for name, options in CASES.items():
@@ -152,6 +162,10 @@ def main():
                 if 'error' in r:
                     print('%s, %s, seed %d: %s' % (name, t, r['seed'], r['error']), file=sys.stderr)
                     bad += 1
+                elif unexplained(r):
+                    print('%s, %s, seed %d: unexplained stall%s: %s' % (
+                        name, t, r['seed'], '' if our_fault(r) else ' (the kernel\'s)', r['stalls']['why']), file=sys.stderr)
+                    bad += our_fault(r) != 0
         entry = {'options': options, 'tiers': {}}
         for t in tiers:
             s = summary(runs[t])
@@ -165,9 +179,9 @@ def main():
             entry['tiers'][t] = s
             over = s['ratio'] is not None and s['ratio'] > BOUND
             bad += over
-            print('%-14s %-8s %9.1f %7.3f %13s %7g %5d %9.1f %5.2f %5d %s' % (
+            print('%-14s %-8s %9.1f %7.3f %13s %7g %5d %9.1f %5.2f %6d %5d %5d %s' % (
                 name, t, s['ms'], s['ratio'] or 0, '%.3f-%.3f' % tuple(s['ratio_95']) if ratios and t != 'kernel' else '', s['rexmit'], s['rto'],
-                s['stall_ms'], s['stall_rtos'], s['stalled'], 'OVER' if over else ''), flush=True)
+                s['stall_ms'], s['stall_rtos'], s['within'], s['lost'], s['unexplained'], 'OVER' if over else ''), flush=True)
             if s['resets']:
                 print('%s, %s: %d resets' % (name, t, s['resets']), file=sys.stderr)
                 bad += 1

@@ -36,6 +36,7 @@ struct app {
 	uint64_t stall_ns; /* the longest time without anything new, and what either end's RTO and round trip were then */
 	uint32_t stall_rto_us, stall_rtt_us;
 	struct end *ends;  /* both */
+	struct stall_log log;
 	uint64_t mismatches;
 	uint8_t buf[END_CHUNK];
 };
@@ -63,6 +64,7 @@ struct end {
 	uint8_t family;     /* 4 or 6 */
 	const char *cc;
 	uint32_t rmem_max, wmem_max;
+	uint32_t late_us;   /* stack: its timers come so much later than they should, to see that it's noticed */
 	FILE *trace;        /* cwnd over time, see --trace-a; NULL: none */
 	int fd;             /* kernel: the TAP; stack: this end of the socket pair */
 	pthread_t thread;

@@ -279,7 +279,7 @@ static void transfer(struct ours *o)
 	for (;;) {
 		struct pollfd p = { .fd = o->e->fd, .events = POLLIN };
 		uint8_t frame[2048];
-		uint64_t deadline, now;
+		uint64_t deadline, now, due;
 		struct timespec ts;
 		ssize_t n;
 
@@ -288,7 +288,8 @@ static void transfer(struct ours *o)
 			trace(o);
 		}
 		now = now_us();
-		if (hv_tcp_deadline(o->h.tcb) <= now) {
+		due = hv_tcp_deadline(o->h.tcb);
+		if (due <= now && now - due >= o->e->late_us) {
 			if ((hv_tcp_timeout(o->h.tcb, &o->h.env, now) & HV_TCP_TIMEDOUT) != 0)
 				end_die(o->e, "the connection timed out");
 		}
@@ -304,6 +305,8 @@ static void transfer(struct ours *o)
 			return;
 		now = now_us();
 		deadline = hv_tcp_deadline(o->h.tcb);
+		if (deadline < UINT64_MAX - o->e->late_us)
+			deadline += o->e->late_us;
 		deadline = deadline <= now ? 0 : deadline - now < 20000 ? deadline - now : 20000;
 		ts = (struct timespec){ .tv_nsec = (long)deadline * 1000 };
 		ppoll(&p, 1, &ts, NULL);

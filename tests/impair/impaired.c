@@ -2,9 +2,9 @@
  * impaired.c - one connection through a bad network: kernel to kernel, or src/stack at either end; says what came of it as one line of JSON.
  *
  *   impaired [--a=kernel|stack] [--b=kernel|stack] [--sender=a|b] [--connect=a|b] [--family=4|6] [--bytes=N | --rounds=N --request=N --response=N]
- *            [--cc=cubic|reno] [--pcap-a=FILE] [--pcap-b=FILE] [--trace-a=FILE] [--trace-b=FILE] [--limit=SECONDS] [what relay.h takes]
+ *            [--cc=cubic|reno] [--late-a=MS] [--late-b=MS] [--pcap-a=FILE] [--pcap-b=FILE] [--trace-a=FILE] [--trace-b=FILE] [--limit=SECONDS] [what relay.h takes]
  *
- * Time runs from the client's first write() to its last read() (bulk: the receiver's). Needs root for network namespaces and TAP devices.
+ * Stalls are judged by stall.h; --late-a makes our timers late, which has to show there. Time runs from the client's first write() to its last read() (bulk: the receiver's). Needs root for network namespaces and TAP devices.
  * Status 1: the transfer failed. 3: it took longer than the limit. 4: it didn't begin as it should, and may be repeated.
  */
 #include "end.h"
@@ -94,9 +94,15 @@ uint32_t app_next(struct app *a)
 	return (uint32_t)n;
 }
 
+static uint8_t side_of(const struct app *a)
+{
+	return a == &a->ends[1].app;
+}
+
 void app_sent(struct app *a, uint32_t n)
 {
 	a->sent += n;
+	stall_note(&a->log, &(struct stall_event){ .ns = relay_now_ns(), .what = STALL_WROTE, .side = side_of(a), .seq = (uint32_t)a->sent });
 }
 
 /* By RFC 6298 with Linux's minimum: tcpi_rto may still be doubled from a timeout before. */
@@ -128,6 +134,7 @@ void app_read(struct app *a, uint32_t n)
 {
 	uint64_t now = relay_now_ns();
 
+	stall_note(&a->log, &(struct stall_event){ .ns = now, .what = STALL_READ, .side = side_of(a) });
 	for (uint32_t i = 0; i < n; i++)
 		a->mismatches += a->buf[i] != octet(!a->client, a->received + i);
 	if (now - a->last_read_ns > a->stall_ns)
@@ -197,6 +204,7 @@ static void usage(void)
 	    "  --bytes=N         one transfer, or\n"
 	    "  --rounds=N --request=N --response=N\n"
 	    "  --cc=cubic|reno --rmem=MAX --wmem=MAX --pcap-a=FILE --pcap-b=FILE --limit=SECONDS\n"
+	    "  --late-a=MS --late-b=MS             timers of src/stack come so much later\n"
 	    "  --trace-a=FILE --trace-b=FILE       cwnd, ssthresh and state over time\n%s", relay_usage);
 	exit(2);
 }
@@ -210,6 +218,8 @@ int main(int argc, char **argv)
 	unsigned sender = 0, connects = 0, limit = 60;
 	uint64_t request = 1000000, response = 0, rounds = 1, ns;
 	struct app *from, *to, *last;
+	struct stall_log seen = { 0 };
+	struct stall_report sr;
 	struct relay *r;
 	pthread_t rt, wt;
 
@@ -250,6 +260,8 @@ int main(int argc, char **argv)
 			response = strtoull(v, NULL, 10);
 		else if (IS("--cc"))
 			end[0].cc = end[1].cc = v;
+		else if (IS("--late-a") || IS("--late-b"))
+			end[argv[i][7] - 'a'].late_us = (uint32_t)(strtod(v, NULL) * 1000);
 		else if (IS("--rmem"))
 			end[0].rmem_max = end[1].rmem_max = (uint32_t)atoi(v);
 		else if (IS("--wmem"))
@@ -306,6 +318,7 @@ int main(int argc, char **argv)
 		}
 	}
 	r = relay_new(&rc, fd[0], fd[1], pcap[0], pcap[1]);
+	relay_note(r, &seen);
 	pthread_create(&rt, NULL, relay_thread, r);
 	pthread_barrier_wait(&meet.ready);
 	pthread_barrier_wait(&meet.connected);
@@ -321,16 +334,22 @@ int main(int argc, char **argv)
 	to = &end[!sender].app;
 	last = response != 0 ? from : to;
 	ns = last->last_ns - from->first_ns;
+	stall_judge((const struct stall_log *[]){ &seen, &from->log, &to->log }, 3, side_of(last), from->first_ns, last->last_ns, 2 * rc.delay_us, &sr);
 	printf("{\"ms\": %.3f, \"stall_ms\": %.3f, \"stall_rto_ms\": %.3f, \"stall_rtt_ms\": %.3f, \"mismatches\": %llu, ", (double)ns / 1e6,
 	    (double)last->stall_ns / 1e6, (double)last->stall_rto_us / 1e3, (double)last->stall_rtt_us / 1e3, (unsigned long long)(from->mismatches + to->mismatches));
 	say_end(&end[0]);
 	say_end(&end[1]);
+	printf("\"stalls\": {\"within\": %u, \"lost\": %u, \"timeouts\": %u, \"late\": [%u, %u], \"other\": %u, \"why\": \"%s\"}, ", sr.within, sr.lost,
+	    sr.timeouts, sr.late[0], sr.late[1], sr.other, sr.why);
 	printf("\"frames\": [%llu, %llu], \"lost\": [%llu, %llu], \"queue_drops\": [%llu, %llu], \"held\": %llu, \"doubled\": %llu, \"refused\": %llu, \"resets\": %llu}\n",
 	    (unsigned long long)n[0].frames, (unsigned long long)n[1].frames, (unsigned long long)n[0].lost, (unsigned long long)n[1].lost,
 	    (unsigned long long)n[0].queue_drops, (unsigned long long)n[1].queue_drops, (unsigned long long)(n[0].held + n[1].held),
 	    (unsigned long long)(n[0].doubled + n[1].doubled), (unsigned long long)(n[0].refused + n[1].refused),
 	    (unsigned long long)(n[0].resets + n[1].resets));
 	relay_free(r);
+	free(seen.e);
+	free(from->log.e);
+	free(to->log.e);
 	for (unsigned i = 0; i < 2; i++) {
 		if (pcap[i] != NULL)
 			pcap_close(pcap[i]);

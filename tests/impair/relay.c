@@ -41,6 +41,7 @@ struct relay {
 	struct relay_conf c;
 	int fd[2];
 	struct pcap *pcap[2];
+	struct stall_log *log;
 	atomic_bool armed, stop;
 	struct way way[2];
 	struct frame **heap, *free;
@@ -161,6 +162,37 @@ static bool lose(struct relay *r, unsigned from, const uint8_t *f, uint32_t len)
 	return unit(draw(r->c.seed, from, purpose, place)) < r->c.loss;
 }
 
+static bool has_sack(const uint8_t *t)
+{
+	const uint8_t *p = t + 20, *end = t + (t[12] >> 4) * 4;
+
+	while (p < end && *p != 0) {
+		if (*p == 1) {
+			p++;
+			continue;
+		}
+		if (end - p < 2 || p[1] < 2)
+			break;
+		if (*p == 5)
+			return true;
+		p += p[1];
+	}
+	return false;
+}
+
+/* For tests/impair/stall.c. side: who sent it, or heard it. */
+static void note(struct relay *r, enum stall_what what, unsigned side, const struct frame *f, uint64_t ns)
+{
+	uint32_t payload = 0;
+	const uint8_t *t = r->log != NULL ? tcp_of(f->data, f->len, &payload) : NULL;
+	unsigned from = what == STALL_HEARD ? !side : side;
+
+	if (t == NULL || (t[13] & 2) != 0 || (t[13] & 16) == 0 || !r->way[0].syn || !r->way[1].syn)
+		return;
+	stall_note(r->log, &(struct stall_event){ .ns = ns, .what = (uint8_t)what, .side = (uint8_t)side, .seq = be32(t + 4) - r->way[from].base,
+		.len = payload, .ack = be32(t + 8) - r->way[!from].base, .sack = has_sack(t) });
+}
+
 static bool before(const struct frame *a, const struct frame *b)
 {
 	return a->due != b->due ? a->due < b->due : a->order < b->order;
@@ -214,13 +246,16 @@ static void accept_frame(struct relay *r, unsigned from, struct frame *f, uint64
 {
 	struct way *w = &r->way[from];
 	const struct relay_conf *c = &r->c;
-	bool armed = atomic_load(&r->armed), again;
+	bool armed = atomic_load(&r->armed), again, gone;
 	uint64_t i, at = now;
 
 	w->count.frames++;
 	if (r->pcap[from] != NULL)
 		pcap_write(r->pcap[from], now / 1000, f->data, f->len);
-	if (lose(r, from, f->data, f->len)) {
+	gone = lose(r, from, f->data, f->len);
+	note(r, STALL_SENT, from, f, now);
+	if (gone) {
+		note(r, STALL_LOST, from, f, now);
 		w->count.lost++;
 		w->index++;
 		f->next = r->free;
@@ -232,6 +267,7 @@ static void accept_frame(struct relay *r, unsigned from, struct frame *f, uint64
 		uint64_t start = w->busy_until > now ? w->busy_until : now;
 
 		if ((start - now) * c->rate_bps / 8000000000u + f->len > c->queue) {
+			note(r, STALL_LOST, from, f, now);
 			w->count.queue_drops++;
 			f->next = r->free;
 			r->free = f;
@@ -264,14 +300,21 @@ static void accept_frame(struct relay *r, unsigned from, struct frame *f, uint64
 
 static void deliver(struct relay *r, struct frame *f)
 {
+	bool taken = true;
+
 	if (r->pcap[f->to] != NULL)
 		pcap_write(r->pcap[f->to], relay_now_ns() / 1000, f->data, f->len);
 	while (write(r->fd[f->to], f->data, f->len) < 0) {
 		if (errno == EINTR)
 			continue;
 		r->way[!f->to].count.refused++;
+		taken = false;
 		break;
 	}
+	if (taken)
+		note(r, STALL_HEARD, f->to, f, relay_now_ns());
+	else
+		note(r, STALL_LOST, !f->to, f, relay_now_ns());
 	f->next = r->free;
 	r->free = f;
 }
@@ -294,6 +337,11 @@ struct relay *relay_new(const struct relay_conf *c, int fd_a, int fd_b, struct p
 			abort();
 	}
 	return r;
+}
+
+void relay_note(struct relay *r, struct stall_log *log)
+{
+	r->log = log;
 }
 
 void relay_arm(struct relay *r, bool on)

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "../sim/pcap.h"
+#include "stall.h"
 
 struct relay_conf {
 	uint64_t seed;
@@ -36,6 +37,8 @@ struct relay;
 
 /* A capture shows what an end sees: what it sends, also what is lost then, and what reaches it. */
 struct relay *relay_new(const struct relay_conf *c, int fd_a, int fd_b, struct pcap *pcap_a, struct pcap *pcap_b);
+/* What is sent, lost and delivered is noted there from now on; before relay_run(). */
+void relay_note(struct relay *r, struct stall_log *log);
 /* Until armed only delay and rate apply: connections are set up without losses. */
 void relay_arm(struct relay *r, bool on);
 void relay_run(struct relay *r); /* until relay_stop() */
