@@ -239,6 +239,8 @@ static void never_sent(void **state)
 	(void)state;
 	one(0);
 	wrote(0, 2 * MSS);
+	t(200);
+	wrote(0, 3 * MSS);
 	t(400);
 	sent(0, MSS, MSS);
 	t(405);
@@ -406,6 +408,30 @@ static void rto_follows_the_round_trip(void **state)
 	assert_int_equal(rep.late[0] + rep.other, 0);
 }
 
+/* What waited for a hole to be filled says nothing about the round trip (RFC 6298 3): that sender is late the second time. */
+static void a_hole_is_no_round_trip(void **state)
+{
+	(void)state;
+	one(0);
+	wrote(0, 4 * MSS);
+	lost(0, MSS, MSS);
+	sent(0, 2 * MSS, MSS);
+	t(220);
+	sent(0, MSS, MSS);
+	t(225);
+	rd(1);
+	t(230);
+	ack(0, 3 * MSS);
+	lost(0, 3 * MSS, MSS);
+	t(540);
+	sent(0, 3 * MSS, MSS);
+	t(545);
+	rd(1);
+	t(550);
+	ack(0, 4 * MSS);
+	expect(1, 0, 0, 1, 0, 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, fresh)
@@ -413,6 +439,7 @@ int main(void)
 		T(nothing_stalls), T(one_timeout), T(each_timeout_was_lost), T(late_sender), T(backed_off_for_nothing), T(a_timer_within_its_margin),
 		T(acks_were_lost), T(receiver_that_does_not_answer), T(receiver_that_keeps_it), T(never_sent), T(idle), T(still_silent_at_the_end),
 		T(both_ends_in_turn), T(probes), T(sacks), T(the_rest_has_to_be_explained_too), T(late_without_a_stall), T(rto_follows_the_round_trip),
+		T(a_hole_is_no_round_trip),
 	};
 	int r = cmocka_run_group_tests(tests, NULL, NULL);
 
