@@ -9,6 +9,7 @@ include tests/sim/sim.mk
 include tests/impair/impair.mk
 include tests/script/script.mk
 include tests/lab/local.mk
+include tests/tsan/tsan.mk
 include tests/unit/engine.mk
 include tests/unit/vf.mk
 include tests/unit/softvf.mk
@@ -20,6 +21,6 @@ EXTRA_DIST += tests/run tests/README.md tests/rfc9293.md tests/mutation/mutate.p
 # can't be there at all: make would run all tests to "make" it.
 dist-hook:
 	cp -p $(srcdir)/check $(distdir)/check
-	for d in doc lab script; do $(MKDIR_P) $(distdir)/tests/$$d && cp -p $(srcdir)/tests/$$d/*.sh $(distdir)/tests/$$d/ || exit 1; done
+	for d in doc lab script tsan; do $(MKDIR_P) $(distdir)/tests/$$d && cp -p $(srcdir)/tests/$$d/*.sh $(distdir)/tests/$$d/ || exit 1; done
 	cp -p $(srcdir)/tests/lab/*.py $(distdir)/tests/lab/
 	$(MKDIR_P) $(distdir)/tests/script/tcp && cp -p $(srcdir)/tests/script/tcp/*.pkt $(distdir)/tests/script/tcp/

@@ -13,9 +13,11 @@
 
 int hv_sock_fd(const struct hv_sock *s)
 {
-	for (unsigned i = 0; i < HV_SOCK_FDS; i++)
-		if (s->p->fds[i] >= 0)
-			return s->p->fds[i];
+	for (unsigned i = 0; i < HV_SOCK_FDS; i++) {
+		int fd = atomic_load_explicit(&s->p->fds[i], memory_order_relaxed); /* without the lock: any one that was open in this call will do */
+		if (fd >= 0)
+			return fd;
+	}
 	return -1;
 }
 
@@ -77,24 +79,23 @@ static void finish(struct hv_sock *s, enum hv_why why, uint64_t t0)
 		hv_capture_del(G.cap, &p->tuple);
 	hv_timer_del(s);
 	unlink_vf(s);
-	p->why = why;
 	p->demote_pending = false;
-	p->next_try_ns = 0;
+	atomic_store_explicit(&p->next_try_ns, 0, memory_order_relaxed);
 	atomic_store_explicit(&s->calls, 0, memory_order_relaxed);
+	if (s->type == SOCK_STREAM)
+		p->refused = 0;
 	hv_epoll_demoted(s);
-	hv_tier_set(s, HV_TIER_KERNEL);
-	wake_waiters(s);
 	uint64_t ns = hv_now_ns() - t0;
 	HV_COUNT(demotes);
 	HV_COUNT(demote_why[why]);
 	HV_ADD(demote_ns_sum, ns);
 	hv_stats_max(&S.demote_ns_max, ns);
 	hv_journal("demote", s, hv_why_text(why), ns);
-	if (s->type == SOCK_STREAM) {
-		p->refused = 0;
-		if (HV_UNLIKELY(p->orphan_us != 0))
-			orphan_end(s);
-	}
+	/* From here the lock doesn't cover what belongs to a promotion: another thread may claim the socket for the next one at once. */
+	hv_tier_set(s, HV_TIER_KERNEL);
+	wake_waiters(s);
+	if (s->type == SOCK_STREAM && HV_UNLIKELY(p->orphan_us != 0))
+		orphan_end(s);
 }
 
 static int demote_udp(struct hv_sock *s, enum hv_why why)
@@ -436,6 +437,4 @@ void hv_sock_pin(struct hv_sock *s, enum hv_why why)
 	if (why == HV_WHY_PASSED || why == HV_WHY_EXEC)
 		hv_sock_leaks(s);
 	hv_sock_demote(s, why);
-	if (s->p->why == HV_WHY_NONE || s->p->why == HV_WHY_COLD)
-		s->p->why = why;
 }

@@ -433,7 +433,7 @@ static int filter(struct hv_epoll *ep, struct epoll_event *ev, int from, int n, 
 				if (it->data != d || it->s->type == SOCK_STREAM || !hv_sock_vf(it->s))
 					continue;
 				if ((ev[i].events & (EPOLLIN | EPOLLERR)) != 0)
-					it->s->p->k_ready = true;
+					hv_kernel_has(it->s->p, true);
 				if ((it->events & EPOLLONESHOT) != 0)
 					it->disarmed = true;
 			}
@@ -546,10 +546,11 @@ int hv_epoll_wait(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int max
 			hv_ring_poll((uint64_t)now);
 			n = collect(ep, ev, max);
 			hv_unlock(&G.lock);
-			bool due = (uint64_t)now - ep->kernel_seen_ns >= HV_KERNEL_LOOK_NS || (n != 0 && ++ep->turns >= 8);
+			uint32_t turn = atomic_load_explicit(&ep->turns, memory_order_relaxed) + (n != 0);
+			bool due = now - (int64_t)atomic_load_explicit(&ep->kernel_seen_ns, memory_order_relaxed) >= (int64_t)HV_KERNEL_LOOK_NS || turn >= 8;
+			atomic_store_explicit(&ep->turns, due && n < max ? 0 : turn, memory_order_relaxed);
 			if (n < max && due) {
-				ep->kernel_seen_ns = (uint64_t)now;
-				ep->turns = 0;
+				atomic_store_explicit(&ep->kernel_seen_ns, (uint64_t)now, memory_order_relaxed);
 				int r = kernel_wait(epfd, ev + n, max - n, 0, NULL);
 				if (r > 0) {
 					hv_lock(&G.lock);

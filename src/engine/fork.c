@@ -133,10 +133,12 @@ void hv_sock_before_fork(struct hv_sock *s, bool cloexec)
 	struct hv_sock_priv *p = s->p;
 	uint32_t now = atomic_load(&G.fork_gen);
 
+	/* Relaxed: hv_engine_fork_prepare() takes the lock afterwards, and hv_fork_exclusive() reads under it. When two threads fork at a time, one of the
+	 * forks may not be noted: then the socket stays in the kernel. */
 	if (!cloexec)
-		p->leaky = true;
-	else if (p->verified == now)
-		p->verified = now + 1;
+		atomic_store_explicit(&p->leaky, true, memory_order_relaxed);
+	else if (atomic_load_explicit(&p->verified, memory_order_relaxed) == now)
+		atomic_store_explicit(&p->verified, now + 1, memory_order_relaxed);
 }
 
 /* Another thread of the parent was moving it: nobody goes on with that here. */

@@ -58,7 +58,7 @@ struct hv_epoll {
 	_Atomic uint32_t refs;
 	_Atomic uint32_t vf_items;            /* members that are on the VF now */
 	int epfd;                             /* the descriptor it was made with; callers pass theirs */
-	int evfd;                             /* -1 until a member is promoted */
+	_Atomic int evfd;                     /* -1 until a member is promoted; waiters look at it without the lock */
 	bool chan_in;                         /* completion channel is in the kernel set */
 	uint32_t chan_epoch;
 	_Atomic bool nested;
@@ -68,8 +68,8 @@ struct hv_epoll {
 	struct hv_epitem *ready, **ready_tail;
 	uint32_t fork_gen;                    /* as of a socket */
 	uint32_t swallows;                    /* items with swallow != 0 */
-	uint64_t kernel_seen_ns;
-	uint32_t turns;
+	_Atomic uint64_t kernel_seen_ns;      /* these two are hints and need no lock: waiters that overlap look into the kernel's set once more or once less */
+	_Atomic uint32_t turns;
 	bool dead;
 };
 
@@ -105,7 +105,7 @@ struct hv_sock_priv {
 	bool demote_pending;                  /* the kernel refused it back for now; retried */
 	bool pend_lost;
 	bool slow;                            /* gave the ring's buffers back by force: promoted again only when it has read */
-	bool leaky;                           /* has or had a name that isn't close-on-exec */
+	_Atomic bool leaky;                   /* has or had a name that isn't close-on-exec */
 	bool opt_pin;
 	struct hv_tuple tuple;
 	uint32_t heap_idx;                    /* timers; 0 = not in the heap */
@@ -116,10 +116,10 @@ struct hv_sock_priv {
 	uint8_t *aux;                         /* TCP: unread octets that came with the promotion */
 	uint64_t vf_rx_octets, vf_tx_octets, vf_rx_calls, vf_tx_calls;
 	/* ---- */
-	int fds[HV_SOCK_FDS];                 /* descriptors of it in this process, -1 = free */
+	_Atomic int fds[HV_SOCK_FDS];         /* descriptors of it in this process, -1 = free; written with the lock held */
 	uint64_t cookie;                      /* SO_COOKIE at birth: is the fd still ours? */
-	uint64_t next_try_ns, backoff_ns, promoted_ns;
-	enum hv_why why;                      /* why it is where it is */
+	uint64_t backoff_ns;
+	_Atomic uint64_t next_try_ns, promoted_ns; /* written by whoever moves it; threads that would like to promote it look without the lock, and then claim it */
 	enum hv_why pend_why;
 	struct hv_sock *v_next, **v_prev;     /* G.vf_socks */
 	struct hv_sock *b_next;               /* waits for SQ room */
@@ -128,7 +128,8 @@ struct hv_sock_priv {
 	uint32_t pend_count;
 	uint32_t pass;                        /* of hv_demote_all_locked() that has been here */
 	uint32_t events_before;               /* readiness just before a demotion */
-	uint32_t fork_gen, verified;          /* no fork up to that one shares it; and each up to this one found it close-on-exec */
+	uint32_t fork_gen;                    /* no fork up to that one shares it */
+	_Atomic uint32_t verified;            /* each fork up to this one found it close-on-exec */
 	uint32_t promotes;
 	union {
 		struct { /* TCP */
@@ -149,8 +150,10 @@ struct hv_sock_priv {
 			struct hv_udp udp;
 			uint64_t alone_us;    /* when to look whether others have its port too, 0: they can't */
 			uint64_t k_err_ns;    /* last look for a pending error */
-			uint64_t k_seen_ns, k_gap_ns; /* looks into the kernel's queue: last; how far apart, wider while in vain */
-			bool k_drain, k_ready; /* look into the kernel's queue first */
+			/* These three are hints for and from threads that wait without the lock: a value missed costs a look. */
+			_Atomic uint64_t k_seen_ns, k_gap_ns; /* looks into the kernel's queue: last; how far apart, wider while in vain */
+			_Atomic bool k_ready; /* look into the kernel's queue first */
+			bool k_drain;         /* the same, until it has been found empty once */
 			bool vf_peeked;       /* the program has seen the front of our queue (MSG_PEEK, FIONREAD): that one is next */
 			uint8_t cmsgs;        /* HV_CM_* that recvmsg() makes */
 			uint16_t ip_id;
@@ -207,13 +210,13 @@ struct hv_global {
 	struct hv_hold hold;
 	_Atomic uint64_t next_open_ns;
 	uint64_t open_backoff_ns;
-	enum hv_vf_why open_why;
+	_Atomic int open_why;                 /* enum hv_vf_why */
 	int open_err;
 	int want_upper;
 	/* service thread */
 	pthread_t svc;
-	bool svc_running;
-	int ctl_fd;
+	_Atomic bool svc_running;             /* set after ctl_fd, so who sees it may kick */
+	int ctl_fd;                           /* eventfd, kept once it is there; set with the lock held */
 	struct hv_monitor *mon;
 	struct hv_capture *cap;               /* NULL: none; set and cleared under the lock, read by the service thread */
 	enum hv_loss lost_cause;
@@ -222,7 +225,7 @@ struct hv_global {
 	uint8_t *scratch;
 	size_t scratch_len;
 	uint64_t last_barrier_us;
-	bool handoff_ready, handoff_failed;
+	_Atomic bool handoff_failed;
 	const char *handoff_what;
 	_Atomic uint32_t fork_gen;
 	int pid;                              /* a vforked child runs in this memory with another pid */
@@ -315,6 +318,23 @@ void hv_info_past_vf(struct hv_sock *s);             /* before the TCB is releas
 /* udp.c */
 #define HV_KERNEL_LOOK_NS 20000u   /* 0.2-0.5 us a look */
 #define HV_KERNEL_LOOK_MAX 320000u
+static inline bool hv_kernel_due(struct hv_sock_priv *p, uint64_t now_ns)
+{
+	/* signed: another thread's clock may be ahead */
+	return (int64_t)(now_ns - atomic_load_explicit(&p->k_seen_ns, memory_order_relaxed)) >= (int64_t)atomic_load_explicit(&p->k_gap_ns, memory_order_relaxed);
+}
+static inline void hv_kernel_looked(struct hv_sock_priv *p, uint64_t now_ns, bool found)
+{
+	uint64_t gap = atomic_load_explicit(&p->k_gap_ns, memory_order_relaxed);
+
+	atomic_store_explicit(&p->k_seen_ns, now_ns, memory_order_relaxed);
+	if (!found)
+		atomic_store_explicit(&p->k_gap_ns, gap < HV_KERNEL_LOOK_MAX ? gap * 2 : HV_KERNEL_LOOK_MAX, memory_order_relaxed);
+}
+static inline void hv_kernel_has(struct hv_sock_priv *p, bool something)
+{
+	atomic_store_explicit(&p->k_ready, something, memory_order_relaxed);
+}
 bool hv_udp_eligible(struct hv_sock *s, int fd, struct hv_tuple *t, int *upper, enum hv_why *why);
 bool hv_udp_alone(struct hv_sock *s, uint64_t now_us);
 bool hv_udp_readable(const struct hv_sock *s);

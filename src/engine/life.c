@@ -78,7 +78,6 @@ void hv_engine_fork_child(void)
 	G.sleepers = 0;
 	G.armed = false;
 	atomic_store(&G.vf_users, 0);
-	G.handoff_ready = false;
 	G.handoff_failed = false;
 	atomic_store(&G.next_open_ns, 0);
 	atomic_store(&G.ring, HV_RING_CLOSED);

@@ -18,14 +18,28 @@ static void *free_list[CLASSES];
 static uint8_t *arena;
 static size_t arena_left;
 
+/* The kernel gives nobody what another thread has unmapped before that call is over. ThreadSanitizer doesn't see these calls and would take the former
+ * owner's last access for a race with the new one's first. */
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+static char order;
+#define UNMAPPING __tsan_release(&order)
+#define MAPPED __tsan_acquire(&order)
+#else
+#define UNMAPPING ((void)0)
+#define MAPPED ((void)0)
+#endif
+
 void *hv_map(size_t len)
 {
 	long p = HV_SYS(SYS_mmap, NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	MAPPED;
 	return p < 0 && p > -4096 ? NULL : (void *)p;
 }
 
 void hv_unmap(void *p, size_t len)
 {
+	UNMAPPING;
 	if (p != NULL)
 		HV_SYS(SYS_munmap, p, len, 0, 0, 0, 0);
 }

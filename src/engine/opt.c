@@ -419,12 +419,14 @@ void hv_sock_inherit(struct hv_sock *s, const struct hv_sock *from)
 {
 	struct hv_sock_priv *p = s->p, *l = from->p;
 
+	hv_lock(&G.lock); /* another thread may set options of the listener */
 	memcpy(p->held, l->held, sizeof p->held);
 	p->park.user_mss = l->park.user_mss;
 	p->user_clamp = l->user_clamp;
 	p->cc = l->cc;
 	p->cc_set = l->cc_set;
 	p->opt_pin = l->opt_pin;
+	hv_unlock(&G.lock);
 	if (p->opt_pin)
 		hv_sock_pin(s, HV_WHY_OPTION);
 }

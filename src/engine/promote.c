@@ -44,8 +44,7 @@ bool hv_kernel_enter_slow(struct hv_sock *s)
 
 void hv_stay(struct hv_sock *s, enum hv_why why, uint64_t retry_ns)
 {
-	s->p->why = why;
-	s->p->next_try_ns = hv_now_ns() + retry_ns;
+	atomic_store_explicit(&s->p->next_try_ns, hv_now_ns() + retry_ns, memory_order_relaxed);
 	HV_COUNT(stay_why[why]);
 }
 
@@ -57,6 +56,21 @@ static void stay_backoff(struct hv_sock *s, enum hv_why why)
 	b = b == 0 ? 10u * MS : b < 2500u * (uint64_t)MS ? b * 2 : 5000u * (uint64_t)MS;
 	s->p->backoff_ns = b;
 	hv_stay(s, why, b);
+}
+
+/* Lock held, the tier is about to become VF. Not later: as soon as it is, another thread may send the socket back and promote it again. */
+static void promoted(struct hv_sock *s, uint64_t t0)
+{
+	struct hv_sock_priv *p = s->p;
+	uint64_t ns = hv_now_ns() - t0;
+
+	p->backoff_ns = 0;
+	atomic_store_explicit(&p->promoted_ns, t0, memory_order_relaxed);
+	p->promotes++;
+	HV_COUNT(promotes);
+	HV_ADD(promote_ns_sum, ns);
+	hv_stats_max(&S.promote_ns_max, ns);
+	hv_journal("promote", s, "hot", ns);
 }
 
 /* Frames that waited for an owner, or completed during a demotion: the kernel owns the connection. */
@@ -140,11 +154,14 @@ static enum hv_why steer(struct hv_sock *s, uint32_t *epoch)
 	hv_unlock(&G.lock);
 
 	enum hv_vf_why w = hv_vf_flow_add(G.vf, &p->tuple, &p->flow, &err);
-	if (w == HV_VF_OK)
+	hv_lock(&G.lock);
+	if (w == HV_VF_OK) {
+		hv_vf_flow_keep(G.vf, p->flow);
+		hv_unlock(&G.lock);
 		return HV_WHY_NONE;
+	}
 	hv_log(HV_LOG_DEBUG, "flow rule refused: %s (errno %d)", hv_vf_why_text(w), err);
 	p->flow = NULL;
-	hv_lock(&G.lock);
 	if (G.cap != NULL && s->type == SOCK_STREAM)
 		hv_capture_del(G.cap, &p->tuple);
 	hv_demux_del(s);
@@ -170,7 +187,7 @@ static void unsteer(struct hv_sock *s)
 	hv_pend_to_kernel(s);
 }
 
-static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route *rt)
+static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route *rt, uint64_t t0)
 {
 	struct hv_sock_priv *p = s->p;
 	struct hv_tcp_image img;
@@ -246,6 +263,7 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 	p->slow = false;
 	link_vf(s);
 	hv_epoll_promoted(s);
+	promoted(s, t0);
 	hv_tier_set(s, HV_TIER_VF);
 	hv_timer_update(s, hv_sock_deadline(s));
 	pend_to_stack(s, now_us);
@@ -266,7 +284,7 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 	return HV_WHY_NONE;
 }
 
-static enum hv_why promote_udp(struct hv_sock *s)
+static enum hv_why promote_udp(struct hv_sock *s, uint64_t t0)
 {
 	struct hv_sock_priv *p = s->p;
 	uint32_t epoch = 0;
@@ -290,13 +308,14 @@ static enum hv_why promote_udp(struct hv_sock *s)
 	}
 	p->k_drain = true;
 	p->vf_peeked = false;
-	p->k_gap_ns = HV_KERNEL_LOOK_NS;
+	atomic_store_explicit(&p->k_gap_ns, HV_KERNEL_LOOK_NS, memory_order_relaxed);
 	p->active_us = now_us;
 	p->settle_us = 0;
 	p->demote_pending = false;
 	memset(p->dst, 0, sizeof p->dst);
 	link_vf(s);
 	hv_epoll_promoted(s);
+	promoted(s, t0);
 	hv_tier_set(s, HV_TIER_VF);
 	hv_timer_update(s, hv_sock_deadline(s));
 	pend_to_stack(s, now_us);
@@ -311,29 +330,33 @@ static enum hv_why ring_for(int upper, uint64_t now_ns)
 {
 	int st = atomic_load(&G.ring);
 
-	if (st == HV_RING_READY)
-		return G.pair.upper == upper || G.pair.lower == upper ? HV_WHY_NONE : HV_WHY_NO_ROUTE;
+	if (st == HV_RING_READY) {
+		hv_lock(&G.lock); /* it may be gone meanwhile, and the next one of another device */
+		bool fits = G.pair.upper == upper || G.pair.lower == upper;
+		hv_unlock(&G.lock);
+		return fits ? HV_WHY_NONE : HV_WHY_NO_ROUTE;
+	}
 	if (st != HV_RING_CLOSED)
 		return HV_WHY_NOT_NOW;
 	uint64_t next = atomic_load(&G.next_open_ns);
 	if (now_ns < next)
-		return G.open_why == HV_VF_EPERM ? HV_WHY_PRIVILEGE : HV_WHY_VF_ABSENT;
+		return atomic_load_explicit(&G.open_why, memory_order_relaxed) == HV_VF_EPERM ? HV_WHY_PRIVILEGE : HV_WHY_VF_ABSENT;
 	/* one thread tries */
 	if (!atomic_compare_exchange_strong(&G.next_open_ns, &next, now_ns + 100u * MS))
 		return HV_WHY_NOT_NOW;
 	return hv_service_start(upper) ? HV_WHY_NOT_NOW : HV_WHY_VF_ABSENT;
 }
 
-static enum hv_why attempt(struct hv_sock *s, int fd)
+static enum hv_why attempt(struct hv_sock *s, int fd, uint64_t t0)
 {
 	struct hv_sock_priv *p = s->p;
 	struct hv_route rt;
 	struct hv_tcp_image img;
 	enum hv_why why;
-	uint64_t now = hv_now_ns();
+	bool ready = hv_ring_ready(); /* and so the hand-off: hv_promote_check() knows all that it needs */
 	int upper = 0;
 
-	if (G.handoff_failed)
+	if (atomic_load_explicit(&G.handoff_failed, memory_order_relaxed))
 		return HV_WHY_PRIVILEGE;
 	memset(&rt, 0, sizeof rt);
 	if (s->type == SOCK_STREAM && (p->held[0] | p->held[1]) != 0)
@@ -365,12 +388,12 @@ static enum hv_why attempt(struct hv_sock *s, int fd)
 		if (!rt.have_mac) /* before anything is opened: never accelerate what can't be sent */
 			return HV_WHY_NO_NEIGH;
 	}
-	why = ring_for(upper, now);
+	why = ring_for(upper, t0);
 	if (why != HV_WHY_NONE)
 		return why;
-	if (!G.handoff_ready)
+	if (!ready) /* it was opened in this moment: look at everything again */
 		return HV_WHY_NOT_NOW;
-	return s->type == SOCK_STREAM ? promote_tcp(s, fd, &rt) : promote_udp(s);
+	return s->type == SOCK_STREAM ? promote_tcp(s, fd, &rt, t0) : promote_udp(s, t0);
 }
 
 bool hv_promote_sock(struct hv_sock *s, int fd)
@@ -392,20 +415,10 @@ bool hv_promote_sock(struct hv_sock *s, int fd)
 	else if (hv_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &cl) < 0 || cookie != p->cookie)
 		why = HV_WHY_INELIGIBLE; /* the number now means another socket: it was closed behind our back */
 	else
-		why = attempt(s, fd);
+		why = attempt(s, fd, t0);
 
-	if (why == HV_WHY_NONE) {
-		uint64_t ns = hv_now_ns() - t0;
-		p->why = HV_WHY_NONE;
-		p->backoff_ns = 0;
-		p->promoted_ns = t0;
-		p->promotes++;
-		HV_COUNT(promotes);
-		HV_ADD(promote_ns_sum, ns);
-		hv_stats_max(&S.promote_ns_max, ns);
-		hv_journal("promote", s, "hot", ns);
+	if (why == HV_WHY_NONE)
 		return true;
-	}
 	if (why != HV_WHY_WAITERS && why != HV_WHY_FORK && why != HV_WHY_NOT_NOW && why != HV_WHY_VF_ABSENT && why != HV_WHY_VF_HOLD)
 		HV_COUNT(promote_fails);
 	if (why == HV_WHY_WAITERS)
@@ -441,9 +454,10 @@ void hv_sock_touch(struct hv_sock *s, int fd, enum hv_dir dir)
 	}
 	struct hv_sock_priv *p = s->p;
 	atomic_store_explicit(&s->calls, 0, memory_order_relaxed); /* whatever comes of it: the clock isn't read at each call */
-	if (now < p->next_try_ns)
+	uint64_t last = atomic_load_explicit(&p->promoted_ns, memory_order_relaxed);
+	if (now < atomic_load_explicit(&p->next_try_ns, memory_order_relaxed))
 		return;
-	if (p->promoted_ns != 0 && now - p->promoted_ns < (uint64_t)hv_conf.move_min_ms * MS)
+	if (last != 0 && (int64_t)(now - last) < (int64_t)hv_conf.move_min_ms * (int64_t)MS)
 		return;
 	int held = hv_lock_held;
 	if (held != 0)
@@ -456,7 +470,7 @@ void hv_kernel_left(struct hv_sock *s)
 	uint64_t now = hv_now_ns();
 	int fd = hv_sock_fd(s);
 
-	if (now < s->p->next_try_ns || fd < 0 || hv_lock_held != 0 || atomic_load(&s->pinned) || atomic_load(&G.off))
+	if (now < atomic_load_explicit(&s->p->next_try_ns, memory_order_relaxed) || fd < 0 || hv_lock_held != 0 || atomic_load(&s->pinned) || atomic_load(&G.off))
 		return;
 	int inq = 0;
 	if (hv_sys_ioctl(fd, SIOCINQ, &inq) < 0 || inq != 0)

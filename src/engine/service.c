@@ -24,7 +24,7 @@ void hv_service_kick(void)
 {
 	uint64_t one = 1;
 
-	if (G.svc_running)
+	if (atomic_load_explicit(&G.svc_running, memory_order_acquire))
 		hv_sys_write(G.ctl_fd, &one, sizeof one);
 }
 
@@ -171,17 +171,16 @@ static bool open_ring(void)
 	hv_vf_refill(vf, &G.env);
 	G.armed = false;
 	G.blocked = NULL;
-	G.handoff_ready = true;
 	G.open_why = HV_VF_OK;
 	G.open_backoff_ns = 0;
 	G.lost_cause = HV_LOSS_NONE;
 	atomic_fetch_add(&G.epoch, 1);
 	atomic_store(&G.ring, HV_RING_READY);
-	hv_unlock(&G.lock);
 	HV_COUNT(ring_opens);
+	hv_journal("vf-ready", NULL, pair.lower_name, 0);
+	hv_unlock(&G.lock);
 	hv_log(HV_LOG_INFO, "VF %s of %s is ready (device %s, guard %s%s)", pair.lower_name, pair.upper_name, pair.ibname, hv_handoff_guard_kind(),
 	    pair.bare ? ", no partner to fail over to" : "");
-	hv_journal("vf-ready", NULL, pair.lower_name, 0);
 	return true;
 }
 
@@ -211,7 +210,9 @@ void hv_ring_failover(enum hv_loss cause)
 	HV_COUNT(ring_losses);
 	HV_ADD(failover_socks, n);
 	hv_stats_max(&S.failover_ns_max, ns);
+	hv_lock(&G.lock);
 	hv_journal("vf-lost", NULL, hv_loss_text(cause), ns);
+	hv_unlock(&G.lock);
 	hv_log(HV_LOG_INFO, "VF %s lost (%s): %u sockets moved to the kernel in %llu us", G.pair.lower_name, hv_loss_text(cause), n, (unsigned long long)(ns / 1000u));
 }
 
@@ -303,7 +304,8 @@ static void run(void)
 		bool more = HV_UNLIKELY(atomic_exchange(&G.relief, false)) && hv_relief();
 		if (more)
 			atomic_store(&G.relief, true);
-		if (G.vf_count != 0)
+		bool used = G.vf_count != 0;
+		if (used)
 			idle_since = now;
 		oldest = hv_vf_tx_oldest(G.vf);
 		if (oldest != 0) {
@@ -321,7 +323,7 @@ static void run(void)
 			}
 			wake = due < wake ? due : wake;
 		}
-		if (G.vf_count == 0) {
+		if (!used) {
 			if (now - idle_since >= IDLE_CLOSE_US && atomic_load(&G.vf_users) == 0)
 				return;
 			wake = idle_since + IDLE_CLOSE_US < wake ? idle_since + IDLE_CLOSE_US : wake;
@@ -400,7 +402,9 @@ bool hv_service_start(int upper)
 			atomic_store(&G.ring, HV_RING_CLOSED);
 			return false;
 		}
+		hv_lock(&G.lock);
 		G.ctl_fd = hv_sys_high(fd);
+		hv_unlock(&G.lock);
 	}
 	hv_inside_enter();
 	sigfillset(&all);

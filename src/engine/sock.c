@@ -23,14 +23,13 @@ struct hv_sock *hv_sock_new(int fd, int family, int type, bool nonblock)
 	for (unsigned i = 0; i < HV_SOCK_FDS; i++)
 		p->fds[i] = -1;
 	p->fds[0] = fd;
-	p->why = HV_WHY_COLD;
 	p->pend_tail = &p->pend;
 	if (type == SOCK_STREAM)
 		p->park.fd = fd;
-	p->fork_gen = p->verified = atomic_load(&G.fork_gen);
+	p->fork_gen = atomic_load(&G.fork_gen);
+	atomic_store_explicit(&p->verified, p->fork_gen, memory_order_relaxed);
 	bool off = (type == SOCK_STREAM && !hv_conf.tcp) || (type == SOCK_DGRAM && !hv_conf.udp) || hv_conf.promote_calls < 0;
 	if (off || hv_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &p->cookie, &l) < 0) {
-		p->why = HV_WHY_DISABLED;
 		atomic_store_explicit(&s->pinned, true, memory_order_relaxed);
 	}
 	return s;

@@ -2,7 +2,7 @@
  * stats.c - what can be seen: counters, the journal of the last moves, and the summary (one JSON object per process) that HVACCEL_SUMMARY
  * asks for.
  *
- * Counters are relaxed atomics; the journal has its own tiny lock-free index (a torn entry is possible only after 512 newer ones).
+ * Counters are relaxed atomics; the journal is under G.lock.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -15,7 +15,7 @@ struct hv_stats S;
 
 #define JOURNAL 512u
 static struct entry { uint64_t t_us; const char *what; char why[48]; struct hv_tuple t; uint64_t ns; } journal[JOURNAL];
-static _Atomic uint32_t journal_n;
+static uint32_t journal_n;
 
 static const char *const why_text[] = {
 #define HV_WHY(NAME, text) text,
@@ -43,7 +43,7 @@ void hv_stats_max(_Atomic uint64_t *m, uint64_t v)
 
 void hv_journal(const char *what, const struct hv_sock *s, const char *why, uint64_t ns)
 {
-	struct entry *e = &journal[atomic_fetch_add(&journal_n, 1) % JOURNAL];
+	struct entry *e = &journal[journal_n++ % JOURNAL];
 	char t[128] = "";
 
 	e->t_us = hv_now_us();
@@ -156,7 +156,7 @@ static void fill(struct out *o)
 	put(o, "{\"pid\":%d,\"program\":", hv_sys_getpid());
 	quoted(o, comm);
 	put(o, ",\"vf\":{\"opens\":%llu,\"losses\":%llu,\"last\":", U(ring_opens), U(ring_losses));
-	quoted(o, G.handoff_failed ? "connections can't be moved: a privilege is missing" : hv_vf_why_text(G.open_why));
+	quoted(o, G.handoff_failed ? "connections can't be moved: a privilege is missing" : hv_vf_why_text((enum hv_vf_why)G.open_why));
 	put(o, ",\"guard\":\"%s\"}", hv_handoff_guard_kind());
 	put(o, ",\"promotions\":%llu,\"promotion_failures\":%llu,\"demotions\":%llu,\"demotion_retries\":%llu", U(promotes), U(promote_fails), U(demotes), U(demote_retries));
 	put(o, ",\"promote_us\":{\"mean\":%.1f,\"max\":%.1f},\"demote_us\":{\"mean\":%.1f,\"max\":%.1f}", U(promotes) != 0 ? (double)U(promote_ns_sum) / 1e3 / (double)U(promotes) : 0.0,
@@ -191,7 +191,7 @@ static void fill(struct out *o)
 	    (unsigned long long)t->segs_in, (unsigned long long)t->segs_out, (unsigned long long)t->predicted, (unsigned long long)t->rexmit_segs, (unsigned long long)t->rto,
 	    (unsigned long long)t->fast_rexmit, (unsigned long long)t->tlp, (unsigned long long)t->ooo_in, (unsigned long long)t->paws_drops, (unsigned long long)t->challenge_acks);
 	put(o, ",\"events\":[");
-	uint32_t n = atomic_load(&journal_n), from = n > 64 ? n - 64 : 0;
+	uint32_t n = journal_n, from = n > 64 ? n - 64 : 0;
 	for (uint32_t i = from; i < n; i++) {
 		const struct entry *e = &journal[i % JOURNAL];
 		char tup[128];
@@ -213,7 +213,9 @@ void hv_summary_write(void)
 	o.p = hv_map(o.cap);
 	if (o.p == NULL)
 		return;
+	hv_lock(&G.lock); /* other threads go on working in the kernel */
 	fill(&o);
+	hv_unlock(&G.lock);
 	if (strcmp(hv_conf.summary, "-") != 0)
 		fd = (int)HV_SYS(SYS_openat, AT_FDCWD, hv_conf.summary, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644, 0, 0);
 	if (fd < 0) {
@@ -231,5 +233,5 @@ void hv_stats_fork_child(void)
 	memset(&S, 0, sizeof S);
 	memset(kernel_sums, 0, sizeof kernel_sums);
 	memset(&G.tcp, 0, sizeof G.tcp);
-	atomic_store(&journal_n, 0);
+	journal_n = 0;
 }

@@ -178,7 +178,9 @@ bool hv_udp_eligible(struct hv_sock *s, int fd, struct hv_tuple *t, int *upper, 
 	s->p->bound_dev = dev > 0 ? dev : 0;
 	if (t->rport == 0) {
 		/* No peer, no route: the ring that is open, or the first pair there is, decided by the service thread. */
+		hv_lock(&G.lock);
 		*upper = hv_ring_ready() ? G.pair.upper : 0;
+		hv_unlock(&G.lock);
 		if (s->p->bound_dev != 0)
 			*upper = s->p->bound_dev;
 	}
@@ -192,7 +194,7 @@ bool hv_udp_eligible(struct hv_sock *s, int fd, struct hv_tuple *t, int *upper, 
 
 bool hv_udp_readable(const struct hv_sock *s)
 {
-	return s->p->udp.count != 0 || s->p->k_ready;
+	return s->p->udp.count != 0 || atomic_load_explicit(&s->p->k_ready, memory_order_relaxed);
 }
 
 void hv_udp_store_add(struct hv_sock *s)
@@ -228,7 +230,7 @@ int hv_udp_inq(struct hv_sock *s)
 		if (!p->vf_peeked)
 			hv_sys_ioctl(hv_sock_fd(s), 0x541B /* FIONREAD */, &r);
 		if (r != 0) {
-			p->k_ready = true; /* the one whose length is known is the next to be read */
+			hv_kernel_has(p, true); /* the one whose length is known is the next to be read */
 		} else if (hv_udp_peek(&p->udp, &d)) {
 			r = (int)d.len;
 			p->vf_peeked = true;
@@ -266,16 +268,15 @@ static ssize_t from_kernel(struct hv_sock *s, struct msghdr *msg, int flags, uin
 	struct hv_sock_priv *p = s->p;
 	ssize_t r = hv_sys_recvmsg(hv_sock_fd(s), msg, (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
 
-	p->k_seen_ns = now;
+	hv_kernel_looked(p, now, r != -EAGAIN);
 	if (r == -EAGAIN) {
 		p->k_drain = false;
-		p->k_ready = false;
-		p->k_gap_ns = p->k_gap_ns < HV_KERNEL_LOOK_MAX ? p->k_gap_ns * 2 : HV_KERNEL_LOOK_MAX;
+		hv_kernel_has(p, false);
 	} else if (r >= 0 && (flags & MSG_PEEK) != 0) {
-		p->k_ready = true;
+		hv_kernel_has(p, true);
 	} else if (r >= 0) {
 		HV_COUNT(udp_kernel_path);
-		p->k_gap_ns = HV_KERNEL_LOOK_NS;
+		atomic_store_explicit(&p->k_gap_ns, HV_KERNEL_LOOK_NS, memory_order_relaxed);
 	}
 	return r;
 }
@@ -369,7 +370,7 @@ ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 	}
 	uint64_t now = hv_now_ns();
 	/* What the kernel had before the rule comes first; afterwards both queues get their turn. What was peeked at stays the next. */
-	if (!p->vf_peeked && (p->k_drain || p->k_ready || (p->udp.count != 0 && (flags & MSG_PEEK) == 0 && ++p->k_turn >= 64))) {
+	if (!p->vf_peeked && (p->k_drain || atomic_load_explicit(&p->k_ready, memory_order_relaxed) || (p->udp.count != 0 && (flags & MSG_PEEK) == 0 && ++p->k_turn >= 64))) {
 		p->k_turn = 0;
 		r = from_kernel(s, msg, flags, now);
 		if (r != -EAGAIN)
@@ -384,7 +385,7 @@ ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 	}
 	if (!hv_udp_peek(&p->udp, &d)) {
 		r = -EAGAIN;
-		if (now - p->k_seen_ns >= p->k_gap_ns)
+		if (hv_kernel_due(p, now))
 			r = from_kernel(s, msg, flags, now);
 		goto out;
 	}

@@ -225,7 +225,7 @@ static unsigned take(struct state *st)
 			continue;
 		if (vf_entry(e)) { /* UDP: both queues count */
 			if ((r & (POLLIN | POLLERR)) != 0 && e->s->type != SOCK_STREAM)
-				e->s->p->k_ready = true;
+				hv_kernel_has(e->s->p, true);
 			ready += e->revents == 0;
 			e->revents |= r;
 		} else {
@@ -403,13 +403,12 @@ static bool kernel_ready(struct hv_sock *s, uint32_t events, uint64_t now)
 	struct pollfd p = { hv_sock_fd(s), (short)(events & 0xffff), 0 };
 	struct timespec zero = { 0, 0 };
 
-	s->p->k_seen_ns = now;
-	if (hv_sys_ppoll(&p, 1, &zero, NULL) <= 0) {
-		s->p->k_gap_ns = s->p->k_gap_ns < HV_KERNEL_LOOK_MAX ? s->p->k_gap_ns * 2 : HV_KERNEL_LOOK_MAX;
+	bool any = hv_sys_ppoll(&p, 1, &zero, NULL) > 0;
+	hv_kernel_looked(s->p, now, any);
+	if (!any)
 		return false;
-	}
 	if ((p.revents & (POLLIN | POLLERR)) != 0)
-		s->p->k_ready = true;
+		hv_kernel_has(s->p, true);
 	return true;
 }
 
@@ -445,7 +444,7 @@ int hv_wait_sock(struct hv_sock *s, uint32_t events, int64_t deadline_ns)
 		now = hv_now_ns();
 		if ((int64_t)now >= deadline_ns)
 			return -EAGAIN;
-		if (s->type != SOCK_STREAM && now - s->p->k_seen_ns >= s->p->k_gap_ns && kernel_ready(s, events, now))
+		if (s->type != SOCK_STREAM && hv_kernel_due(s->p, now) && kernel_ready(s, events, now))
 			return 0;
 	} while (now - start < budget);
 

@@ -31,7 +31,7 @@ struct guard_key {
 #define PENDING_MAX 1024u
 
 static struct { struct guard_key key; uint64_t due_us; } pending[PENDING_MAX];
-static uint32_t pend_first, pend_count;
+static uint32_t pend_first, pend_count; /* the count is read without the lock, too */
 static int lock;
 
 static void take(void)
@@ -288,7 +288,7 @@ static void pending_pop(void)
 {
 	map_op(BPF_MAP_DELETE_ELEM, hv_g.map_fd, &pending[pend_first].key, NULL);
 	pend_first = (pend_first + 1) % PENDING_MAX;
-	pend_count--;
+	__atomic_store_n(&pend_count, pend_count - 1, __ATOMIC_RELAXED);
 }
 
 int hv_guard_add(const struct hv_tuple *t)
@@ -324,7 +324,8 @@ void hv_guard_remove(const struct hv_tuple *t, uint64_t unhashed_us)
 	take();
 	if (pend_count == PENDING_MAX)
 		pending_pop();
-	uint32_t i = (pend_first + pend_count++) % PENDING_MAX;
+	uint32_t i = (pend_first + pend_count) % PENDING_MAX;
+	__atomic_store_n(&pend_count, pend_count + 1, __ATOMIC_RELAXED);
 	pending[i].key = k;
 	pending[i].due_us = now + HV_GRACE_US;
 	give();

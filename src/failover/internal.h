@@ -1,7 +1,8 @@
 /*
  * internal.h - what the files of the hand-off share. Only src/failover includes it.
  *
- * hv_g is written by hv_handoff_init(), hv_handoff_fini() and hv_handoff_child() only; everything else reads it. The pending guard keys in guard.c
+ * hv_g is written by hv_handoff_init(), hv_handoff_fini() and hv_handoff_child() only. Everything else reads it, when hv_handoff_open() has said that
+ * it's complete; what hv_promote_check() wants to know before that is read as it is. The pending guard keys in guard.c
  * have their own lock.
  */
 #ifndef HV_FAILOVER_INTERNAL_H
@@ -26,6 +27,7 @@ struct hv_handoff_state {
 	uint64_t barrier_us;  /* when the last complete barrier began */
 };
 extern struct hv_handoff_state hv_g;
+static inline bool hv_handoff_open(void) { return __atomic_load_n(&hv_g.pid, __ATOMIC_ACQUIRE) != 0; }
 extern struct hv_move_counters hv_moves;
 #define HV_MOVED(field, n) ((void)__atomic_fetch_add(&hv_moves.field, (uint64_t)(n), __ATOMIC_RELAXED))
 

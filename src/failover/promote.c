@@ -93,7 +93,8 @@ static enum hv_move_why check_kind(struct hv_park *pk)
 	if (v != IPPROTO_TCP || (pk->domain != AF_INET && pk->domain != AF_INET6) || hv_sys_getint(fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM)
 		return HV_MOVE_FAMILY;
 	l = sizeof ns;
-	if (hv_g.netns != 0 && hv_sys_getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &ns, &l) == 0 && ns != hv_g.netns)
+	uint64_t ours = __atomic_load_n(&hv_g.netns, __ATOMIC_RELAXED);
+	if (ours != 0 && hv_sys_getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &ns, &l) == 0 && ns != ours)
 		return HV_MOVE_FAMILY;
 	if (hv_sys_getint(fd, IPPROTO_TCP, TCP_REPAIR) > 0)
 		return HV_MOVE_REPAIR_IN_USE;
@@ -147,7 +148,7 @@ enum hv_move_why hv_promote_check(int fd, struct hv_park *pk, struct hv_tcp_imag
 	struct tcp_info ti;
 	int inq = 0, outq = 0;
 
-	if (hv_g.pid == 0 && hv_g.eperm)
+	if (!hv_handoff_open() && __atomic_load_n(&hv_g.eperm, __ATOMIC_RELAXED))
 		return HV_MOVE_EPERM;
 	if (pk->parked)
 		return HV_MOVE_STATE;
@@ -391,9 +392,9 @@ enum hv_move_why hv_promote(int fd, struct hv_park *pk, struct hv_tcp_image *img
 
 	pk->step = NULL;
 	pk->err = 0;
-	if (hv_g.pid == 0) {
+	if (!hv_handoff_open()) {
 		hv_step(pk, "hv_handoff_init", -ENODEV);
-		return hv_g.eperm ? HV_MOVE_EPERM : HV_MOVE_SYSCALL;
+		return __atomic_load_n(&hv_g.eperm, __ATOMIC_RELAXED) ? HV_MOVE_EPERM : HV_MOVE_SYSCALL;
 	}
 	if (pk->parked)
 		return HV_MOVE_STATE;

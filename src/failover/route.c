@@ -26,7 +26,7 @@ struct request {
 	uint8_t attrs[160];
 };
 
-static int nl_fd = -1, nl_pid;
+static int nl_fd = -1, nl_pid; /* nl_fd is read without `busy` by hv_route_fd() */
 static uint32_t nl_seq;
 static int busy;
 static uint8_t answer[ANSWER_MAX] __attribute__((aligned(8)));
@@ -44,7 +44,7 @@ void hv_route_child(void)
 	busy = 0;
 }
 
-int hv_route_fd(void) { return nl_fd; }
+int hv_route_fd(void) { return __atomic_load_n(&nl_fd, __ATOMIC_RELAXED); }
 
 static int nl_open(void)
 {
@@ -53,7 +53,7 @@ static int nl_open(void)
 	if (nl_fd >= 0 && nl_pid == pid)
 		return 0;
 	hv_fd_drop(&nl_fd);
-	nl_fd = hv_sys_high(hv_sys_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+	__atomic_store_n(&nl_fd, hv_sys_high(hv_sys_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)), __ATOMIC_RELAXED);
 	nl_pid = pid;
 	return nl_fd < 0 ? nl_fd : 0;
 }

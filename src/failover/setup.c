@@ -47,7 +47,7 @@ const struct hv_move_counters *hv_move_counters(void) { return &hv_moves; }
 
 const char *hv_handoff_guard_kind(void)
 {
-	return hv_g.kind == HV_GUARD_SK_LOOKUP ? "sk_lookup" : hv_g.kind == HV_GUARD_SOCKET ? "socket" : "none";
+	return !hv_handoff_open() ? "none" : hv_g.kind == HV_GUARD_SK_LOOKUP ? "sk_lookup" : hv_g.kind == HV_GUARD_SOCKET ? "socket" : "none";
 }
 
 static void drop_all(void)
@@ -60,7 +60,7 @@ static void drop_all(void)
 	}
 	hv_fd_drop(&hv_g.drop_fd);
 	hv_g.kind = HV_GUARD_NONE;
-	hv_g.pid = 0;
+	__atomic_store_n(&hv_g.pid, 0, __ATOMIC_RELAXED);
 }
 
 void hv_handoff_child(void)
@@ -75,13 +75,15 @@ void hv_handoff_child(void)
 static int try_repair(void)
 {
 	int fd = hv_sys_high(hv_sys_socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
-	socklen_t l = sizeof hv_g.netns;
+	uint64_t netns = 0;
+	socklen_t l = sizeof netns;
 
 	if (fd < 0)
 		return fd;
 	int r = hv_sys_setint(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
-	if (hv_sys_getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &hv_g.netns, &l) < 0)
-		hv_g.netns = 0;
+	if (hv_sys_getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &netns, &l) < 0)
+		netns = 0;
+	__atomic_store_n(&hv_g.netns, netns, __ATOMIC_RELAXED);
 	hv_sys_close(fd);
 	return r;
 }
@@ -121,11 +123,11 @@ int hv_handoff_init(int guard_mode, const char **what)
 		return 0;
 	if (hv_g.pid != 0)
 		hv_handoff_child();
-	hv_g.eperm = false;
+	__atomic_store_n(&hv_g.eperm, false, __ATOMIC_RELAXED);
 	r = try_repair();
 	if (r < 0) {
 		*what = r == -EPERM ? "CAP_NET_ADMIN" : "TCP_REPAIR";
-		hv_g.eperm = r == -EPERM;
+		__atomic_store_n(&hv_g.eperm, r == -EPERM, __ATOMIC_RELAXED);
 		return r;
 	}
 	r = hv_g.raw_fd[0] = hv_raw_open(AF_INET);
@@ -146,7 +148,7 @@ int hv_handoff_init(int guard_mode, const char **what)
 	r = hv_guard_open(guard_mode, what);
 	if (r < 0)
 		goto fail;
-	hv_g.pid = pid;
+	__atomic_store_n(&hv_g.pid, pid, __ATOMIC_RELEASE);
 	return 0;
 fail:
 	drop_all();
@@ -166,8 +168,9 @@ bool hv_handoff_tick(uint64_t now_us) { return hv_guard_tick(now_us, false); }
 
 int hv_handoff_fds(int *fds, int n)
 {
-	const int all[] = { hv_g.drop_fd, hv_g.map_fd, hv_g.link_fd, hv_g.listen_fd[0], hv_g.listen_fd[1], hv_g.raw_fd[0], hv_g.raw_fd[1],
-		hv_route_fd() };
+	bool open = hv_handoff_open();
+	const int all[] = { hv_route_fd(), open ? hv_g.drop_fd : -1, open ? hv_g.map_fd : -1, open ? hv_g.link_fd : -1, open ? hv_g.listen_fd[0] : -1,
+		open ? hv_g.listen_fd[1] : -1, open ? hv_g.raw_fd[0] : -1, open ? hv_g.raw_fd[1] : -1 };
 	int k = 0;
 
 	for (unsigned i = 0; i < sizeof all / sizeof all[0]; i++) {

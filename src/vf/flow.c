@@ -1,6 +1,7 @@
 /*
- * flow.c - steering rules: which received packets go to the ring's queue instead of the kernel. Owns hv_vf.flows. Callers: control calls, one thread at
- * a time for each hv_vf; the data path doesn't look at rules.
+ * flow.c - steering rules: which received packets go to the ring's queue instead of the kernel. Owns hv_vf.flows, the list
+ * of what is to be destroyed at the end: ring lock. Making a rule takes no lock and touches nothing that others see, because several threads promote
+ * at a time and a device may take milliseconds for it; the data path doesn't look at rules.
  *
  * Only few shapes of masks are used (5-tuple; local address and port; local port; for each family), because devices and softvf hold one table per shape.
  */
@@ -145,13 +146,19 @@ enum hv_vf_why hv_vf_flow_add(struct hv_vf *vf, const struct hv_tuple *t, struct
 		free(f);
 		return why;
 	}
+	f->next = NULL;
+	f->prev = NULL;
+	*out = f;
+	return HV_VF_OK;
+}
+
+void hv_vf_flow_keep(struct hv_vf *vf, struct hv_vf_flow *f)
+{
 	f->next = vf->flows;
 	f->prev = &vf->flows;
 	if (f->next != NULL)
 		f->next->prev = &f->next;
 	vf->flows = f;
-	*out = f;
-	return HV_VF_OK;
 }
 
 void hv_vf_flow_del(struct hv_vf *vf, struct hv_vf_flow *f)
@@ -159,7 +166,8 @@ void hv_vf_flow_del(struct hv_vf *vf, struct hv_vf_flow *f)
 	int saved = errno, r;
 
 	(void)vf;
-	*f->prev = f->next;
+	if (f->prev != NULL)
+		*f->prev = f->next;
 	if (f->next != NULL)
 		f->next->prev = f->prev;
 	hv_inside_enter();

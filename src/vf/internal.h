@@ -10,8 +10,8 @@
  *   flow.c      steering rules
  *   event.c     completion channel, async events, fork
  *
- * Locks: none here. The ring lock of the engine covers the data path, the channel and the counters; open, close and flow calls are made by one thread
- * at a time for each hv_vf (flow calls may run beside the data path).
+ * Locks: none here. The ring lock of the engine covers the data path, the channel, the counters and
+ * the list of flows; open and close are made by one thread; flow_add by any number of them, beside all that: it changes nothing in hv_vf.
  */
 #ifndef HV_VF_INTERNAL_H
 #define HV_VF_INTERNAL_H

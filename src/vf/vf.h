@@ -86,7 +86,8 @@ bool hv_vf_async_next(struct hv_vf *vf, struct hv_vf_async *ev);
 
 /* Steer one flow to the ring. TCP: 5-tuple. UDP: 5-tuple when raddr/rport are set, else laddr (may be any = all zero) + lport. */
 struct hv_vf_flow;
-enum hv_vf_why hv_vf_flow_add(struct hv_vf *vf, const struct hv_tuple *t, struct hv_vf_flow **out, int *errp);
+enum hv_vf_why hv_vf_flow_add(struct hv_vf *vf, const struct hv_tuple *t, struct hv_vf_flow **out, int *errp); /* any thread, no lock */
+void hv_vf_flow_keep(struct hv_vf *vf, struct hv_vf_flow *f); /* ring lock held, as for del: from now on hv_vf_close() would destroy it */
 void hv_vf_flow_del(struct hv_vf *vf, struct hv_vf_flow *f);
 
 struct hv_vf_counters { uint64_t rx_frames, rx_octets, tx_posts, tx_octets, tx_tso, cqe_errors, rx_no_buf, arms, wakes; };

@@ -327,7 +327,7 @@ static void case_echo(void)
 	ring_open(&r, &lim);
 	CHECK(getenv("RDMAV_ALLOW_DISASSOC_DESTROY") == NULL); /* only lent to libibverbs */
 	CHECK(r.pair.lower != r.pair.upper && strcmp(r.pair.lower_name, "vf0") == 0);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK);
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK);
 	for (unsigned software = 0; software < 2; software++) {
 		if (software)
 			r.vf->tx_csum = false;
@@ -360,7 +360,7 @@ static void case_burst(void)
 
 	memset(t.raddr, 0, sizeof t.raddr);
 	ring_open(&r, &lim);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK); /* local address and port */
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK); /* local address and port */
 	for (unsigned round = 0; round < 40; round++) {
 		uint64_t end = hv_now_ns() + WAIT_MS * 1000000ull;
 
@@ -382,7 +382,7 @@ static void case_burst(void)
 	CHECK(r.env.n_free_rx + r.vf->rq_posted == r.env.rx_total);
 	memset(t.laddr, 0, sizeof t.laddr);
 	hv_vf_flow_del(r.vf, f);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK); /* local port only */
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK); /* local port only */
 	CHECK(sendto(peer, &sent, sizeof sent, 0, (struct sockaddr *)&to, sizeof to) == sizeof sent);
 	struct hv_buf *b = ring_recv(&r, NULL);
 	CHECK(b != NULL);
@@ -411,7 +411,7 @@ static void case_tso(void)
 		exit(1);
 	}
 	CHECK(r.env.tso_max == hv_vf_tso_max(r.vf));
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK);
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK);
 	headers(&tx, &t, 0, iss, 0, 0x02);
 	ring_send(&r, &tx);
 	b = ring_recv(&r, NULL);
@@ -459,7 +459,7 @@ static void case_ipv6(void)
 	int peer = peer_socket6(SOCK_DGRAM, 5003), err = 0;
 
 	ring_open(&r, &lim);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK && hv_vf_flow_add(r.vf, &u, &g, &err) == HV_VF_OK);
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK && ring_flow(r.vf, &u, &g, &err) == HV_VF_OK);
 	for (unsigned i = 0; i < 2 * sizeof sizes / sizeof *sizes; i++) {
 		r.vf->tx_csum = i % 2;
 		echo(&r, peer, &t, sizes[i / 2], i % 4 < 2);
@@ -468,7 +468,7 @@ static void case_ipv6(void)
 	hv_vf_flow_del(r.vf, f);
 	t.rport = 0; /* not connected */
 	memset(t.raddr, 0, sizeof t.raddr);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK);
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK);
 	t = tuple(6, 17, 4003, 5003);
 	echo(&r, peer, &t, 100, true);
 	ring_close(&r, false);
@@ -488,7 +488,7 @@ static int case_jumbo(void)
 
 	ring_open(&r, &lim);
 	CHECK(r.pair.mtu == 9000);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK);
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK);
 	for (unsigned i = 0; i < 2 * sizeof sizes / sizeof *sizes; i++)
 		echo(&r, peer, &t, sizes[i / 2], i % 2);
 	ring_close(&r, false);
@@ -508,7 +508,7 @@ static void case_wake(void)
 	int peer = peer_socket(SOCK_DGRAM, 5004), err = 0;
 
 	ring_open(&r, &lim);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK);
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK);
 	for (unsigned i = 0; i < 20; i++) {
 		struct hv_buf *b;
 

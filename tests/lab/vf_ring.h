@@ -29,6 +29,14 @@ struct hv_buf *ring_recv(struct ring *r, bool *csum_ok);
 void ring_free(struct ring *r, struct hv_buf *b);
 void ring_send(struct ring *r, const struct hv_tx *tx);
 void ring_drain(struct ring *r); /* until every send has completed */
+static inline enum hv_vf_why ring_flow(struct hv_vf *vf, const struct hv_tuple *t, struct hv_vf_flow **out, int *errp)
+{
+	enum hv_vf_why w = hv_vf_flow_add(vf, t, out, errp);
+
+	if (w == HV_VF_OK)
+		hv_vf_flow_keep(vf, *out);
+	return w;
+}
 
 int peer_socket(int type, uint16_t port); /* bound to the peer's address; TCP: listening */
 int peer_socket6(int type, uint16_t port);

@@ -53,7 +53,7 @@ static void lost_once(const char *how)
 	int err = 0, old;
 
 	ring_open(&r, &lim);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK && hv_vf_flow_add(r.vf, &u, &g, &err) == HV_VF_OK);
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK && ring_flow(r.vf, &u, &g, &err) == HV_VF_OK);
 	old = r.pair.lower;
 	CHECK(hv_vf_arm(r.vf) == 0);
 	lab(how);
@@ -72,14 +72,14 @@ static void lost_once(const char *how)
 	}
 	CHECK(r.env.n_free_rx + r.vf->rq_posted == r.env.rx_total); /* no buffer is lost */
 	CHECK(hv_vf_discover(upper_index(), &gone) == HV_VF_NO_DEVICE);
-	CHECK(hv_vf_flow_add(r.vf, &u, &g, &err) == HV_VF_NO_DEVICE && err == EIO && g == NULL);
+	CHECK(ring_flow(r.vf, &u, &g, &err) == HV_VF_NO_DEVICE && err == EIO && g == NULL);
 	hv_vf_flow_del(r.vf, f); /* the other one is left to close */
 	ring_close(&r, true);
 	CHECK(hv_vf_open(&r.vf, &r.pair, &lim, &err) == HV_VF_NO_DEVICE && r.vf == NULL);
 	lab("vf-add");
 	ring_open(&r, &lim);
 	CHECK(r.pair.lower != old);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK);
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK);
 	int peer = peer_socket(SOCK_DGRAM, 5100);
 	ring_send(&r, &tx);
 	CHECK(readable(peer, WAIT_MS));
@@ -113,7 +113,7 @@ void case_fork(void)
 	pid_t pid;
 
 	ring_open(&r, &lim);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK);
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK);
 	pid = fork();
 	CHECK(pid >= 0);
 	if (pid == 0) {
@@ -182,7 +182,7 @@ void case_port(void)
 	int peer = peer_socket(SOCK_DGRAM, 5120), err = 0;
 
 	ring_open(&r, &lim);
-	CHECK(hv_vf_flow_add(r.vf, &t, &f, &err) == HV_VF_OK);
+	CHECK(ring_flow(r.vf, &t, &f, &err) == HV_VF_OK);
 	CHECK(!hv_vf_async_next(r.vf, &ev) && !readable(hv_vf_async_fd(r.vf), 0));
 	for (unsigned i = 0; i < 2; i++) {
 		fflush(stdout);
