@@ -63,11 +63,20 @@ struct hv_sock {
 	_Atomic bool after_read;   /* engine's: promote when a read has emptied the kernel's queue */
 	_Atomic bool corked;       /* UDP: the kernel holds the beginning of a datagram (MSG_MORE); the rest must go there too */
 	_Atomic bool nonblock;     /* O_NONBLOCK mirror of the open file description, kept by preload */
+	_Atomic uint8_t held_error; /* an errno of the kernel's, told to a call that had something else to say: the next one's */
 	_Atomic int64_t rcvtimeo_ns, sndtimeo_ns; /* 0 = none; mirrors kept by preload */
 	_Atomic uint32_t calls;    /* policy */
 	_Atomic uint64_t window_ns;
 	struct hv_sock_priv *p;    /* engine's own */
 };
+
+/* An error of the kernel's socket is told once. A call that has moved octets, or got a datagram, before it came to hear of it can't say so. */
+void hv_error_hold(struct hv_sock *s, int err);
+/* The held one, which then is no longer; 0: none. */
+static inline int hv_error_take(struct hv_sock *s)
+{
+	return __builtin_expect(atomic_load_explicit(&s->held_error, memory_order_relaxed), 0) == 0 ? 0 : atomic_exchange(&s->held_error, 0);
+}
 
 /* ---- life ---- */
 /* Constructor and fork. init reads hv_conf; nothing is opened until the first promotion. */
@@ -76,6 +85,10 @@ void hv_engine_fork_prepare(void);   /* demotes everything, takes the lock */
 void hv_engine_fork_parent(void);
 void hv_engine_fork_child(void);     /* forgets ring and thread without touching the device; sockets are kernel-tier and pinned as shared */
 void hv_engine_stop(enum hv_why why); /* demotes everything and promotes nothing any more */
+/* Around a call that may take CAP_NET_ADMIN from the process: without it nothing could be given back, so everything is before, and nothing is promoted until it is there
+ * (again). */
+void hv_engine_privileges_change(void);
+void hv_engine_privileges_changed(void);
 void hv_engine_exit(void);           /* demotes everything, writes the summary; idempotent */
 
 /* Forks: fork.c. Is it worth while to tell the engine about each name of each socket before one? */

@@ -10,6 +10,7 @@
  */
 #include "engine/internal.h"
 
+#define EXCLUSIVE_MAY (EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | (uint32_t)EPOLLET | EPOLLEXCLUSIVE)
 #define WANT(it) (((it)->events & 0xffffu) | EPOLLERR | EPOLLHUP)
 
 static uint64_t tag_ev(const struct hv_epoll *ep)
@@ -264,6 +265,9 @@ static int ctl_locked(struct hv_epoll *ep, int epfd, int op, int fd, struct hv_s
 
 	if (op != EPOLL_CTL_DEL && ev == NULL)
 		return -EFAULT;
+	if ((op != EPOLL_CTL_ADD && op != EPOLL_CTL_MOD && op != EPOLL_CTL_DEL) ||
+	    (op == EPOLL_CTL_ADD && (ev->events & EPOLLEXCLUSIVE) != 0 && (ev->events & ~EXCLUSIVE_MAY) != 0))
+		return -EINVAL; /* as do_epoll_ctl() */
 	ep->epfd = epfd;
 	if (!own || it == NULL || it->in_kernel) {
 		/* A parked socket must not enter the kernel's set, not even for a moment: it is EPOLLOUT-ready for ever. */
@@ -358,11 +362,22 @@ void hv_epoll_set_nested(struct hv_epoll *ep)
 
 /* ---- waiting ---- */
 
-/* Lock held. Ready VF members, in turn: what still applies is reported, level-triggered ones go to the tail again. */
-static int collect(struct hv_epoll *ep, struct epoll_event *out, int max)
+/* A UDP socket has two queues, and to the program one entry. */
+static bool merge(struct epoll_event *ev, int n, uint64_t data, uint32_t events)
+{
+	for (int i = 0; i < n; i++)
+		if (ev[i].data.u64 == data) {
+			ev[i].events |= events;
+			return true;
+		}
+	return false;
+}
+
+/* Lock held. Ready VF members, in turn, behind the first `from`, which are the kernel's: what still applies is reported, level-triggered ones go to the tail again. */
+static int collect(struct hv_epoll *ep, struct epoll_event *out, int from, int max)
 {
 	struct hv_epitem *it = ep->ready, *next, *stop = NULL;
-	int n = 0;
+	int n = from;
 
 	for (; it != NULL && it != stop && n < max; it = next) {
 		uint32_t ev;
@@ -380,9 +395,11 @@ static int collect(struct hv_epoll *ep, struct epoll_event *out, int max)
 			dequeue(it);
 			continue;
 		}
-		out[n].events = ev;
-		out[n].data.u64 = it->data;
-		n++;
+		if (it->s->type == SOCK_STREAM || !merge(out, from, it->data, ev)) {
+			out[n].events = ev;
+			out[n].data.u64 = it->data;
+			n++;
+		}
 		it->edge = false;
 		dequeue(it);
 		if ((it->events & EPOLLONESHOT) != 0) {
@@ -399,7 +416,7 @@ static int collect(struct hv_epoll *ep, struct epoll_event *out, int max)
 	}
 	if (ep->ready == NULL && atomic_load(&ep->nested))
 		unsignal(ep);
-	return n;
+	return n - from;
 }
 
 /* Takes our own two out of what the kernel returned, marks UDP sockets whose kernel queue has something, merges doubles. */
@@ -427,7 +444,7 @@ static int filter(struct hv_epoll *ep, struct epoll_event *ev, int from, int n, 
 					continue;
 			}
 		}
-		bool twice = false;
+		bool udp = false;
 		if (from != 0 || atomic_load_explicit(&ep->vf_items, memory_order_relaxed) != 0) {
 			for (struct hv_epitem *it = ep->items; it != NULL; it = it->e_next) {
 				if (it->data != d || it->s->type == SOCK_STREAM || !hv_sock_vf(it->s))
@@ -436,15 +453,10 @@ static int filter(struct hv_epoll *ep, struct epoll_event *ev, int from, int n, 
 					hv_kernel_has(it->s->p, true);
 				if ((it->events & EPOLLONESHOT) != 0)
 					it->disarmed = true;
-			}
-			for (int j = 0; j < from && !twice; j++) {
-				if (ev[j].data.u64 == d) {
-					ev[j].events |= ev[i].events;
-					twice = true;
-				}
+				udp = true;
 			}
 		}
-		if (!twice)
+		if (!udp || !merge(ev, from, d, ev[i].events))
 			ev[k++] = ev[i];
 	}
 	return k - from;
@@ -479,7 +491,7 @@ static int sleep_in_kernel(struct hv_epoll *ep, int epfd, struct epoll_event *ev
 		hv_ring_arm();
 		hv_ring_poll(hv_now_ns());
 	}
-	int n = collect(ep, ev, max);
+	int n = collect(ep, ev, 0, max);
 	if (n == 0)
 		G.sleepers++;
 	hv_unlock(&G.lock);
@@ -503,11 +515,29 @@ static int sleep_in_kernel(struct hv_epoll *ep, int epfd, struct epoll_event *ev
 		if (G.sleepers != 0 && !G.armed && hv_ring_arm())
 			hv_ring_poll(hv_now_ns());
 	}
-	if (r >= 0 && r < max) {
-		int m = collect(ep, ev + r, max - r);
-		r += m;
-	}
+	if (r >= 0 && r < max)
+		r += collect(ep, ev, r, max);
 	hv_unlock(&G.lock);
+	return r;
+}
+
+/* The kernel's part as it is now, behind the first n. */
+static int look_kernel(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int n, int max, int64_t now)
+{
+	bool chan = false;
+
+	atomic_store_explicit(&ep->turns, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->kernel_seen_ns, (uint64_t)now, memory_order_relaxed);
+	int r = kernel_wait(epfd, ev + n, max - n, 0, NULL);
+	if (r > 0) {
+		hv_lock(&G.lock);
+		r = filter(ep, ev, n, r, &chan);
+		if (chan && G.vf != NULL) {
+			hv_vf_channel_ack(G.vf);
+			G.armed = false;
+		}
+		hv_unlock(&G.lock);
+	}
 	return r;
 }
 
@@ -539,31 +569,30 @@ int hv_epoll_wait(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int max
 	}
 	for (;;) {
 		int n = 0;
-		bool chan = false;
 		if (atomic_load(&ep->vf_items) != 0) {
+			bool first = atomic_load_explicit(&ep->kernel_first, memory_order_relaxed);
+			if (HV_UNLIKELY(first)) {
+				atomic_store_explicit(&ep->kernel_first, false, memory_order_relaxed);
+				n = look_kernel(ep, epfd, ev, 0, max, now);
+				if (n < 0)
+					return n;
+			}
 			hv_lock(&G.lock);
 			ep->epfd = epfd;
 			hv_ring_poll((uint64_t)now);
-			n = collect(ep, ev, max);
+			n += collect(ep, ev, n, max);
 			hv_unlock(&G.lock);
 			uint32_t turn = atomic_load_explicit(&ep->turns, memory_order_relaxed) + (n != 0);
 			bool due = now - (int64_t)atomic_load_explicit(&ep->kernel_seen_ns, memory_order_relaxed) >= (int64_t)HV_KERNEL_LOOK_NS || turn >= 8;
-			atomic_store_explicit(&ep->turns, due && n < max ? 0 : turn, memory_order_relaxed);
-			if (n < max && due) {
-				atomic_store_explicit(&ep->kernel_seen_ns, (uint64_t)now, memory_order_relaxed);
-				int r = kernel_wait(epfd, ev + n, max - n, 0, NULL);
-				if (r > 0) {
-					hv_lock(&G.lock);
-					r = filter(ep, ev, n, r, &chan);
-					if (chan && G.vf != NULL) {
-						hv_vf_channel_ack(G.vf);
-						G.armed = false;
-					}
-					hv_unlock(&G.lock);
+			atomic_store_explicit(&ep->turns, turn, memory_order_relaxed);
+			if (due && !first) {
+				atomic_store_explicit(&ep->kernel_first, n == max, memory_order_relaxed);
+				if (n < max) {
+					int r = look_kernel(ep, epfd, ev, n, max, now);
+					if (r < 0 && n == 0)
+						return r;
+					n += r > 0 ? r : 0;
 				}
-				if (r < 0 && n == 0)
-					return r;
-				n += r > 0 ? r : 0;
 			}
 			if (n != 0) {
 				hv_spin_learn(!slept, (uint64_t)(now - start));

@@ -68,8 +68,9 @@ struct hv_epoll {
 	struct hv_epitem *ready, **ready_tail;
 	uint32_t fork_gen;                    /* as of a socket */
 	uint32_t swallows;                    /* items with swallow != 0 */
-	_Atomic uint64_t kernel_seen_ns;      /* these two are hints and need no lock: waiters that overlap look into the kernel's set once more or once less */
+	_Atomic uint64_t kernel_seen_ns;      /* these three are hints and need no lock: waiters that overlap look into the kernel's set once more or once less */
 	_Atomic uint32_t turns;
+	_Atomic bool kernel_first;            /* its turn had come, but the VF's members had filled the caller's array */
 	bool dead;
 };
 
@@ -182,6 +183,8 @@ struct hv_global {
 	struct hv_vf_pair pair;
 	struct hv_env env;
 	struct hv_tcp_counters tcp;
+	_Atomic uint32_t paused;              /* nothing may be promoted: calls in progress that change privileges, and one more while the process has too few */
+	_Atomic bool powerless;
 	_Atomic uint32_t vf_users;            /* control calls in progress without the lock */
 	struct hv_sock *hash[HV_HASH];
 	struct hv_sock *udp_wild;             /* unconnected UDP: few, list by h_next */

@@ -90,6 +90,34 @@ void hv_engine_stop(enum hv_why why)
 	hv_demote_all(why);
 }
 
+static bool may_move(void)
+{
+	struct { uint32_t version; int pid; } h = { 0x20080522u, 0 }; /* _LINUX_CAPABILITY_VERSION_3 */
+	struct { uint32_t effective, permitted, inheritable; } d[2] = { { 0, 0, 0 } };
+
+	return HV_SYS(SYS_capget, &h, d, 0, 0, 0, 0) >= 0 && (d[0].effective & 1u << 12 /* CAP_NET_ADMIN */) != 0;
+}
+
+void hv_engine_privileges_change(void)
+{
+	atomic_fetch_add(&G.paused, 1);
+	for (unsigned i = 0; i < 200; i++) {
+		hv_lock(&G.lock);
+		bool all = hv_demote_all_locked(HV_WHY_PRIVILEGE, false) == 0 && atomic_load(&G.vf_users) == 0;
+		hv_unlock(&G.lock);
+		if (all)
+			break;
+		hv_sys_ppoll(NULL, 0, &(struct timespec){ 0, 5000000 }, NULL);
+	}
+}
+
+void hv_engine_privileges_changed(void)
+{
+	bool powerless = !may_move(), was = atomic_exchange(&G.powerless, powerless);
+
+	atomic_fetch_add(&G.paused, (uint32_t)powerless - (uint32_t)was - 1u);
+}
+
 void hv_engine_exit(void)
 {
 	static atomic_flag once = ATOMIC_FLAG_INIT;

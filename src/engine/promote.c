@@ -135,7 +135,7 @@ static enum hv_why steer(struct hv_sock *s, uint32_t *epoch)
 	int err = 0;
 
 	hv_lock(&G.lock);
-	if (!hv_ring_ready() || G.vf == NULL) {
+	if (!hv_ring_ready() || G.vf == NULL || atomic_load(&G.paused) != 0) {
 		hv_unlock(&G.lock);
 		return HV_WHY_VF_ABSENT;
 	}
@@ -410,6 +410,8 @@ bool hv_promote_sock(struct hv_sock *s, int fd)
 		why = HV_WHY_WAITERS;
 	else if (atomic_load(&G.off) || atomic_load(&s->pinned))
 		why = HV_WHY_DISABLED;
+	else if (atomic_load(&G.paused) != 0)
+		why = HV_WHY_PRIVILEGE;
 	else if (p->fork_gen != atomic_load(&G.fork_gen) && !hv_fork_exclusive(s, fd))
 		why = HV_WHY_FORK;
 	else if (hv_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &cl) < 0 || cookie != p->cookie)
@@ -419,13 +421,13 @@ bool hv_promote_sock(struct hv_sock *s, int fd)
 
 	if (why == HV_WHY_NONE)
 		return true;
-	if (why != HV_WHY_WAITERS && why != HV_WHY_FORK && why != HV_WHY_NOT_NOW && why != HV_WHY_VF_ABSENT && why != HV_WHY_VF_HOLD)
+	if (why != HV_WHY_WAITERS && why != HV_WHY_FORK && why != HV_WHY_PRIVILEGE && why != HV_WHY_NOT_NOW && why != HV_WHY_VF_ABSENT && why != HV_WHY_VF_HOLD)
 		HV_COUNT(promote_fails);
 	if (why == HV_WHY_WAITERS)
 		hv_stay(s, why, 1u * MS);
 	else if (why == HV_WHY_NOT_NOW)
 		hv_stay(s, why, 5u * MS);
-	else if (why == HV_WHY_FORK || why == HV_WHY_VF_ABSENT || why == HV_WHY_VF_HOLD)
+	else if (why == HV_WHY_FORK || why == HV_WHY_PRIVILEGE || why == HV_WHY_VF_ABSENT || why == HV_WHY_VF_HOLD)
 		hv_stay(s, why, 50u * MS);
 	else
 		stay_backoff(s, why);

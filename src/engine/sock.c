@@ -96,3 +96,22 @@ void hv_sock_fd_closed(struct hv_sock *s, int fd)
 	}
 	hv_unlock(&G.lock);
 }
+
+void hv_error_hold(struct hv_sock *s, int err)
+{
+	switch (err) {
+	case ECONNRESET:
+	case ECONNREFUSED:
+	case ETIMEDOUT:
+	case EHOSTUNREACH:
+	case ENETUNREACH:
+	case EHOSTDOWN:
+	case ENETDOWN:
+	case EPROTO:
+	case ENOPROTOOPT:
+		atomic_store(&s->held_error, (uint8_t)err);
+		break;
+	default: /* of the call, not of the socket: the next one finds it by itself */
+		break;
+	}
+}

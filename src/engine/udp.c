@@ -263,6 +263,15 @@ socklen_t hv_udp_addr(const struct hv_sock *s, const struct hv_tuple *t, struct 
 	return sizeof *in6;
 }
 
+/* Is there more in the kernel's queue? What poll() has said of it doesn't outlast the datagram that it was about. */
+static bool kernel_has_more(const struct hv_sock *s)
+{
+	struct pollfd q = { hv_sock_fd(s), POLLIN, 0 };
+	struct timespec zero = { 0, 0 };
+
+	return hv_sys_ppoll(&q, 1, &zero, NULL) > 0;
+}
+
 static ssize_t from_kernel(struct hv_sock *s, struct msghdr *msg, int flags, uint64_t now)
 {
 	struct hv_sock_priv *p = s->p;
@@ -274,9 +283,12 @@ static ssize_t from_kernel(struct hv_sock *s, struct msghdr *msg, int flags, uin
 		hv_kernel_has(p, false);
 	} else if (r >= 0 && (flags & MSG_PEEK) != 0) {
 		hv_kernel_has(p, true);
-	} else if (r >= 0) {
-		HV_COUNT(udp_kernel_path);
-		atomic_store_explicit(&p->k_gap_ns, HV_KERNEL_LOOK_NS, memory_order_relaxed);
+	} else {
+		hv_kernel_has(p, kernel_has_more(s));
+		if (r >= 0) {
+			HV_COUNT(udp_kernel_path);
+			atomic_store_explicit(&p->k_gap_ns, HV_KERNEL_LOOK_NS, memory_order_relaxed);
+		}
 	}
 	return r;
 }
@@ -369,6 +381,9 @@ ssize_t hv_udp_recvmsg(struct hv_sock *s, struct msghdr *msg, int flags)
 		goto out;
 	}
 	uint64_t now = hv_now_ns();
+	r = -hv_error_take(s);
+	if (r < 0)
+		goto out;
 	/* What the kernel had before the rule comes first; afterwards both queues get their turn. What was peeked at stays the next. */
 	if (!p->vf_peeked && (p->k_drain || atomic_load_explicit(&p->k_ready, memory_order_relaxed) || (p->udp.count != 0 && (flags & MSG_PEEK) == 0 && ++p->k_turn >= 64))) {
 		p->k_turn = 0;

@@ -158,7 +158,9 @@ ssize_t hv_udp_sendmsg(struct hv_sock *s, const struct msghdr *msg, int flags)
 		kernel = true;
 		/* ICMP errors come by the kernel's path, and the next call of any kind reports them. */
 		if (now - p->k_err_ns >= HV_KERNEL_LOOK_NS) {
-			int e = hv_sys_getint(hv_sock_fd(s), SOL_SOCKET, SO_ERROR);
+			int e = hv_error_take(s);
+			if (e == 0)
+				e = hv_sys_getint(hv_sock_fd(s), SOL_SOCKET, SO_ERROR);
 			p->k_err_ns = now;
 			if (e > 0) {
 				r = -e;

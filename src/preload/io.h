@@ -55,6 +55,17 @@ static inline void hv_read_done(struct hv_sock *s, ssize_t n)
 	hv_engine_leave();
 }
 
+/* What a call says that had moved `done` octets before n came of it. */
+static inline ssize_t hv_in_all(struct hv_sock *s, ssize_t done, ssize_t n)
+{
+	if (done == 0)
+		return n;
+	if (n >= 0)
+		return done + n;
+	hv_error_hold(s, (int)-n);
+	return done;
+}
+
 static inline void hv_to_kernel(struct hv_sock *s, enum hv_why why)
 {
 	if (!hv_sock_vf(s))

@@ -1,7 +1,7 @@
 # The library that is preloaded. Exactly the names of symbols.def are exported, without versions: they stand in front of every version of libc's.
 lib_LTLIBRARIES += libhvaccel.la
 libhvaccel_la_SOURCES = src/preload/enter.h src/preload/epoll.c src/preload/fault.c src/preload/fault.h src/preload/fdtab.c src/preload/fdtab.h src/preload/io.h src/preload/lifecycle.c \
-	src/preload/opts.c src/preload/pass.c src/preload/pass.h src/preload/proc.c src/preload/proc.h src/preload/real.c src/preload/real.h src/preload/recv.c \
+	src/preload/opts.c src/preload/pass.c src/preload/pass.h src/preload/priv.c src/preload/proc.c src/preload/proc.h src/preload/real.c src/preload/real.h src/preload/recv.c \
 	src/preload/send.c src/preload/sig.c src/preload/start.c src/preload/symbols.def src/preload/syscall.c src/preload/wait.c
 # Fortified headers would replace the very functions that are defined here. Lazy binding could run the linker on a handler's small stack.
 libhvaccel_la_CFLAGS = $(AM_CFLAGS) -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=0 -fno-builtin -ftls-model=initial-exec -fvisibility=hidden

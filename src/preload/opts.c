@@ -102,6 +102,8 @@ HV_EXPORT int getsockopt(int fd, int level, int opt, void *restrict val, socklen
 			r = -errno;
 		else if (!vf && level == IPPROTO_TCP && opt == TCP_INFO)
 			hv_kernel_info(s, val, *len);
+		else if (level == SOL_SOCKET && opt == SO_ERROR && *len == sizeof(int) && *(int *)val == 0)
+			*(int *)val = hv_error_take(s);
 		if (!vf)
 			hv_kernel_leave(s, 0);
 		break;
@@ -216,6 +218,10 @@ HV_EXPORT int ioctl(int fd, unsigned long req, ...)
 	case SIOCOUTQ:
 	case SIOCOUTQNSD:
 	case SIOCATMARK:
+	case SIOCGSTAMP_OLD:
+	case SIOCGSTAMPNS_OLD:
+	case (unsigned)SIOCGSTAMP_NEW:
+	case (unsigned)SIOCGSTAMPNS_NEW:
 		f = hv_sock_at(fd);
 		break;
 	default:
@@ -244,7 +250,7 @@ HV_EXPORT int ioctl(int fd, unsigned long req, ...)
 			r = -errno;
 		hv_kernel_leave(f->s, 0);
 		break;
-	default: /* who gets SIGIO and SIGURG */
+	default: /* who gets SIGIO and SIGURG; when the last packet came, and a socket that was asked once stamps all of them */
 		hv_keep_in_kernel(f->s, HV_WHY_CALL);
 		r = REAL(ioctl)(fd, req, arg);
 		if (r < 0)

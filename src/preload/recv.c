@@ -170,8 +170,11 @@ static __attribute__((noinline)) ssize_t rx_pieces(struct hv_file *f, struct rx 
 		if (n != (ssize_t)one.len)
 			break;
 	}
-	if (got == 0 && n < 0)
-		return n;
+	if (n < 0) {
+		if (got == 0)
+			return n;
+		hv_error_hold(f->s, (int)-n);
+	}
 	if (r->msg->msg_name != NULL)
 		r->msg->msg_namelen = 0;
 	r->msg->msg_controllen = 0;
@@ -192,11 +195,16 @@ static ssize_t rx_run(struct hv_file *f, struct rx *r)
 			if (again && !hv_tab_is(r->fd, f)) /* closed by another thread while we slept; the number may be somebody else's */
 				return got != 0 ? got : -EBADF;
 			hv_touch(s, r->fd, HV_DIR_RECV);
+			int e = s->type != SOCK_STREAM ? hv_error_take(s) : 0;
+			if (__builtin_expect(e, 0) != 0)
+				return -e;
 			if (!hv_kernel_enter(s))
 				continue;
 			n = kernel_rx(r);
 			hv_read_done(s, n);
-			return got == 0 ? n : n < 0 ? got : got + n;
+			if (n == 0 && got == 0 && s->type == SOCK_STREAM) /* not before what there is to read */
+				n = -hv_error_take(s);
+			return hv_in_all(s, got, n);
 		}
 		if (look) {
 			look = false;
@@ -334,8 +342,11 @@ static int vf_recvmmsg(struct hv_file *f, int fd, struct mmsghdr *v, unsigned n,
 	while (i < n) {
 		struct msghdr *m = &v[i].msg_hdr;
 		r = rx_run(f, &(struct rx){ .fd = fd, .kind = RX_RECVMSG, .flags = flags & ~MSG_WAITFORONE, .msg = m });
-		if (r < 0)
+		if (r < 0) {
+			if (i != 0)
+				hv_error_hold(f->s, (int)-r);
 			break;
+		}
 		v[i++].msg_len = (unsigned)r;
 		if ((flags & MSG_WAITFORONE) != 0)
 			flags |= MSG_DONTWAIT;
@@ -371,6 +382,9 @@ HV_EXPORT int recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct 
 			break;
 		}
 		hv_touch(f->s, fd, HV_DIR_RECV);
+		r = f->s->type != SOCK_STREAM ? -hv_error_take(f->s) : 0;
+		if (r < 0)
+			break;
 		if (!hv_kernel_enter(f->s))
 			continue;
 		r = REAL(recvmmsg)(fd, v, n, flags, timeout);

@@ -141,6 +141,8 @@ static __attribute__((noinline)) ssize_t tx_pieces(struct hv_file *f, const stru
 		n = tx_run(f, &one);
 		if (n > 0)
 			sent += n;
+		else if (n < 0)
+			hv_error_hold(f->s, (int)-n);
 		if (n != (ssize_t)(len - done))
 			break;
 		done = 0;
@@ -168,13 +170,16 @@ static ssize_t tx_run(struct hv_file *f, struct tx *t)
 			if (again && !hv_tab_is(t->fd, f))
 				return sent != 0 ? sent : -EBADF;
 			hv_touch(s, t->fd, HV_DIR_SEND);
+			int e = sent == 0 ? hv_error_take(s) : 0;
+			if (__builtin_expect(e, 0) != 0)
+				return -e;
 			if (!hv_kernel_enter(s))
 				continue;
 			n = kernel_tx(t);
 			if (s->type != SOCK_STREAM)
 				hv_udp_cork(s, t->flags, n);
 			hv_kernel_leave(s, n);
-			return sent == 0 ? n : n < 0 ? sent : sent + n;
+			return hv_in_all(s, sent, n);
 		}
 		if (look) {
 			look = false;
@@ -185,6 +190,8 @@ static ssize_t tx_run(struct hv_file *f, struct tx *t)
 				look = true;
 				continue;
 			}
+			if (__builtin_expect(total == 0, 0) && t->kind == TX_WRITEV) /* not even an empty datagram, unlike write() and send() */
+				return 0;
 		}
 		n = vf_tx(s, t);
 		if (__builtin_expect(n == HV_MOVED, 0))

@@ -18,6 +18,7 @@
 	X("shutdown", c_shutdown) \
 	X("shutdown-rd", c_shutdown_rd) \
 	X("reset", c_reset) \
+	X("reset-midway", c_reset_midway) \
 	X("close-unsent", c_close_unsent) \
 	X("linger", c_linger) \
 	X("oob", c_oob) \
@@ -55,6 +56,8 @@
 	X("close-range", c_close_range) \
 	X("reuse", c_reuse) \
 	X("daemon", c_daemon) \
+	X("privileges", c_privileges) \
+	X("privileges-back", c_privileges_back) \
 	X("getsockopt", c_getsockopt) \
 	X("setsockopt", c_setsockopt) \
 	X("optbad", c_optbad) \
@@ -80,6 +83,14 @@
 	X("udp-slow", c_udp_slow) \
 	X("udp-reuse", c_udp_reuse) \
 	X("udp-segment", c_udp_segment) \
+	X("udp-nothing", c_udp_nothing) \
+	X("udp-turns", c_udp_turns) \
+	X("udp-stamp", c_udp_stamp) \
+	X("udp-error-later", c_udp_error_later) \
+	X("epoll-turns", c_epoll_turns) \
+	X("epoll-same-data", c_epoll_same_data) \
+	X("epoll-names", c_epoll_names) \
+	X("epoll-refused", c_epoll_refused) \
 	X("opt-carried", c_opt_carried) \
 	X("opt-lowat", c_opt_lowat) \
 	X("opt-cmsg", c_opt_cmsg) \

@@ -297,6 +297,35 @@ void c_reset(void)
 	close(s.fd);
 }
 
+/* A reset in the middle of a call that has moved octets: it tells of these, the next one of the reset. */
+void c_reset_midway(void)
+{
+	static char b[BIG];
+	struct sock s = tcp_new();
+	peer_fill(b, sizeof b, s.out);
+	peer_start(ctl, "sleep 100; rst 0");
+	ssize_t r = send(s.fd, b, sizeof b, MSG_NOSIGNAL);
+	printf(" send=%s", r > 0 && r < (ssize_t)sizeof b ? "part" : err_text(errno));
+	peer_done(ctl);
+	say_rc("send", send(s.fd, b, 1, MSG_NOSIGNAL));
+	say_rc("send", send(s.fd, b, 1, MSG_NOSIGNAL));
+	close(s.fd);
+	for (int i = 1; i < 3; i++) {
+		int e = -1;
+		s = tcp_new();
+		peer_start(ctl, "send %d 5; sleep 60; rst %d", i, i);
+		r = recv(s.fd, b, 10, MSG_WAITALL);
+		say_in("recv", &s, r, b, true);
+		peer_done(ctl);
+		if (i == 1)
+			say_rc("recv", recv(s.fd, b, 10, 0));
+		getsockopt(s.fd, SOL_SOCKET, SO_ERROR, &e, &(socklen_t){ sizeof e });
+		printf(" error=%s", err_text(e));
+		say_rc("recv", recv(s.fd, b, 10, 0));
+		close(s.fd);
+	}
+}
+
 /* The kernel finishes what close() leaves. */
 void c_close_unsent(void)
 {

@@ -402,3 +402,46 @@ void c_daemon(void)
 	s.out += 50;
 	still_alive(&s);
 }
+
+/* A server that becomes somebody else in the middle of a connection, as they do behind the login. */
+void c_privileges(void)
+{
+	struct sock s = tcp_new();
+	say_rc("setgid", setgid(65534));
+	say_rc("setuid", setuid(65534));
+	warm(&s, 50);
+	peer_do(ctl, "lab vf-remove; sleep 50");
+	warm(&s, 50);
+	peer_do(ctl, "vf present; sleep 50");
+	heat_up(&s);
+	shutdown(s.fd, SHUT_WR);
+	printf(" %s", peer_do(ctl, "eof 0; send 0 5; fin 0") ? "ok" : "failed");
+	get(&s, 5);
+	nothing_more(&s);
+	close(s.fd);
+	s = tcp_new();
+	put(&s, 50000);
+	close(s.fd);
+	printf(" %s", peer_do(ctl, "recv 1 50000; eof 1") ? "ok" : "failed");
+}
+
+/* For a while only, and again and again; the other one isn't hot before the second time. */
+void c_privileges_back(void)
+{
+	struct sock s = tcp_new();
+	for (int i = 0; i < 3; i++) {
+		say_rc("seteuid", seteuid(65534));
+		warm(&s, 30);
+		if (i == 1)
+			peer_do(ctl, "lab vf-remove; sleep 50; vf present");
+		struct sock t = tcp_new();
+		say_rc("seteuid", seteuid(0));
+		heat_up(&t);
+		heat_up(&s);
+		still_alive(&t);
+	}
+	printf(" %d %d", getuid(), geteuid());
+	put(&s, 5);
+	close(s.fd);
+	printf(" %s", peer_do(ctl, "recv 0 5; eof 0") ? "ok" : "failed");
+}

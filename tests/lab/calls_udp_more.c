@@ -2,8 +2,10 @@
 #include "calls.h"
 
 #include <net/if.h>
+#include <linux/sockios.h>
 #include <netinet/udp.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -388,6 +390,113 @@ void c_udp_segment(void)
 	setsockopt(fd, IPPROTO_UDP, UDP_GRO, &(int){ 0 }, sizeof(int));
 	hot(fd, NULL, 0);
 	say_rc("join", setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &(struct ip_mreq){ { htonl(0xefffff01) }, { 0 } }, sizeof(struct ip_mreq)));
+	hot(fd, NULL, 0);
+	close(fd);
+}
+
+/* A vector of no octets is no datagram, a buffer of none is one. */
+void c_udp_nothing(void)
+{
+	int fd = udp_hot(true);
+	char b[16];
+	struct iovec v[2] = { { b, 0 }, { b, 0 } };
+	peer_fill(b, sizeof b, 0);
+	peer_start(ctl, "urecv 5; urecv 0; urecv 0; urecv 6; usend 7; usend 8");
+	say_rc("writev", writev(fd, v, 2));
+	say_rc("writev", writev(fd, v, 0));
+	say_rc("pwritev2", pwritev2(fd, v, 1, -1, 0));
+	say_rc("five", send(fd, b, 5, 0));
+	say_rc("write", write(fd, b, 0));
+	say_rc("send", send(fd, b, 0, 0));
+	say_rc("six", send(fd, b, 6, 0));
+	printf(" %s", peer_done(ctl) ? "ok" : "failed");
+	msleep(30);
+	say_rc("read", read(fd, b, 0)); /* doesn't take a datagram, unlike recv() */
+	say_rc("readv", readv(fd, v, 2));
+	say_rc("recv", recv(fd, b, 0, MSG_DONTWAIT));
+	say_rc("recv", recv(fd, b, sizeof b, MSG_DONTWAIT));
+	say_rc("recv", recv(fd, b, sizeof b, MSG_DONTWAIT));
+	hot(fd, NULL, 0);
+	close(fd);
+}
+
+/* What poll() says is true: one datagram, then none, whichever of the two queues it has come by. */
+void c_udp_turns(void)
+{
+	int fd = udp_hot(true), ep = epoll_create1(0);
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+	static char b[5000];
+	for (int i = 0; i < 12; i++) {
+		peer_start(ctl, "sleep 10; usend %d", i % 3 == 0 ? 4000 : 40);
+		wait_ev(fd, POLLIN, 5000);
+		say_rc("recv", recv(fd, b, sizeof b, MSG_DONTWAIT));
+		peer_done(ctl);
+		wait_ev(fd, POLLIN, 0);
+	}
+	hot(fd, NULL, 0);
+	epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev);
+	while (epoll_wait(ep, &ev, 1, 50) > 0)
+		;
+	for (int i = 0; i < 6; i++) {
+		peer_start(ctl, "sleep 20; usend %d; usend %d", i % 3 == 0 ? 4000 : 40, i % 2 == 0 ? 4000 : 40);
+		int n = 0;
+		while (n < 2 && epoll_wait(ep, &ev, 1, 5000) == 1)
+			while (recv(fd, b, sizeof b, MSG_DONTWAIT) > 0)
+				n++;
+		peer_done(ctl);
+		printf(" %d", n);
+	}
+	hot(fd, NULL, 0);
+	close(ep);
+	close(fd);
+}
+
+static void say_stamp(int fd)
+{
+	struct timeval tv = { 0, 0 };
+	struct timespec now;
+	say_rc("stamp", ioctl(fd, SIOCGSTAMP, &tv));
+	clock_gettime(CLOCK_REALTIME, &now);
+	double age = (double)(now.tv_sec - tv.tv_sec) + (double)now.tv_nsec / 1e9 - (double)tv.tv_usec / 1e6;
+	printf(" %s", age > -0.1 && age < 0.9 ? "new" : "OLD");
+}
+
+/* When the last packet came, by the call that is older than the options. */
+void c_udp_stamp(void)
+{
+	int fd = udp_hot(true);
+	say_stamp(fd);
+	hot(fd, NULL, 0);
+	say_stamp(fd);
+	msleep(1000);
+	hot(fd, NULL, 0);
+	say_stamp(fd);
+	close(fd);
+}
+
+/* An ICMP error that a call with room for several datagrams hears of behind the first one is the next call's. The order of the two isn't the same everywhere. */
+void c_udp_error_later(void)
+{
+	int fd = udp_hot(true), got = 0, refused = 0, other = 0;
+	char b[4][64];
+	struct iovec v[4];
+	struct mmsghdr m[4];
+	memset(m, 0, sizeof m);
+	for (int i = 0; i < 4; i++) {
+		v[i] = (struct iovec){ b[i], sizeof b[i] };
+		m[i].msg_hdr = (struct msghdr){ .msg_iov = &v[i], .msg_iovlen = 1 };
+	}
+	peer_do(ctl, "usend 9; sleep 20; uclose");
+	say_rc("send", send(fd, "x", 1, 0));
+	msleep(60);
+	for (int i = 0; i < 3; i++) {
+		int n = recvmmsg(fd, m, 4, MSG_DONTWAIT, NULL);
+		got += n > 0 ? n : 0;
+		refused += n < 0 && errno == ECONNREFUSED;
+		other += n < 0 && errno != ECONNREFUSED && errno != EAGAIN;
+	}
+	printf(" datagrams=%d refused=%d other=%d", got, refused, other);
+	peer_do(ctl, "uopen");
 	hot(fd, NULL, 0);
 	close(fd);
 }
