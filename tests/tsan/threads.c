@@ -16,6 +16,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -35,7 +36,7 @@
 #define N_TCP 10u
 #define N_UDP 4u /* the second half of them connected */
 #define N_ALL (N_TCP + N_UDP)
-#define N_THREADS 4u
+#define N_THREADS 5u
 #define N_WAITERS 2u
 #define PIECE 8192u
 
@@ -48,7 +49,7 @@ static struct sockaddr_in to4;
 static struct sockaddr *to;
 static socklen_t to_len;
 static int ep;
-static _Atomic bool stop;
+static _Atomic bool stop, nap; /* nap: nobody reads TCP sockets of odd numbers */
 static _Atomic uint64_t octets, datagrams, renewed, forks;
 
 static void die(const char *what)
@@ -206,7 +207,12 @@ static void take(uint32_t i, int fd, uint64_t *rnd)
 	char buf[PIECE];
 	struct iovec v = { buf, sizeof buf };
 	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1 };
-	int flags = (dice(rnd, 3) != 0 ? MSG_DONTWAIT : 0) | (dice(rnd, 8) == 0 ? MSG_PEEK : 0);
+	int flags = (dice(rnd, 8) != 0 ? MSG_DONTWAIT : 0) | (dice(rnd, 8) == 0 ? MSG_PEEK : 0);
+
+	if (is_tcp(i) && i % 2 != 0 && atomic_load_explicit(&nap, memory_order_relaxed)) {
+		sched_yield();
+		return;
+	}
 	ssize_t r = dice(rnd, 2) == 0 ? recv(fd, buf, sizeof buf, flags) : recvmsg(fd, &m, flags);
 
 	may_fail("recv", r);
@@ -377,9 +383,11 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < N_THREADS + N_WAITERS; i++)
 		if (pthread_create(&t[i], NULL, i < N_THREADS ? worker : waiter, (void *)(uintptr_t)(seed + i)) != 0)
 			die("pthread_create");
-	struct timespec ts = { (time_t)atof(argv[4]), (long)(atof(argv[4]) * 1e9) % 1000000000 };
-	while (nanosleep(&ts, &ts) < 0)
-		;
+	for (int ms = (int)(atof(argv[4]) * 1000); ms > 0; ms -= 100) {
+		struct timespec ts = { 0, 100000000 };
+		nanosleep(&ts, NULL);
+		atomic_store_explicit(&nap, ms / 100 % 5 < 2, memory_order_relaxed);
+	}
 	atomic_store(&stop, true);
 	for (unsigned i = 0; i < N_THREADS + N_WAITERS; i++)
 		pthread_join(t[i], NULL);

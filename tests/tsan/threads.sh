@@ -1,7 +1,7 @@
 #!/bin/bash
-# threads.sh - data races of the library: many threads on the same sockets (threads.c), TCP and UDP, over IPv4 and IPv6, moved by policy, by calls that
-# only the kernel can answer, by fork and by close, while the VF goes and comes; with the service thread beside them. Library, softvf and program are
-# built with ThreadSanitizer.
+# threads.sh [SECONDS [SEED]] - data races of the library: many threads on the same sockets (threads.c), TCP and UDP, over IPv4 and IPv6, moved by policy,
+# by calls that only the kernel can answer, by fork and by close, while the VF goes and comes; with the service thread beside them. Library, softvf and
+# program are built with ThreadSanitizer.
 #
 # The library stands before libtsan in the order of symbols: a program's recv() is the library's, and what that calls is libtsan's. The other way round
 # libtsan would take a blocking call for one of libc's and look away until it returns. handle_*=0: libtsan would install its handlers at a moment when it
@@ -12,8 +12,7 @@ set -u
 prog=$HV_BUILD/tests/tsan/threads
 [ -x "$prog" ] || skip "tests/tsan/threads is not built: see make_tsan in ./check"
 nm -D "${HV_LIB:-}" 2>/dev/null | grep -q __tsan_init || skip "the library is not built with ThreadSanitizer"
-secs=6 port=7800
-[ "${HV_QUICK:-0}" = 0 ] || secs=3
+secs=${1:-8} seed=${2:-1} port=7800
 MOVE_MIN_MS=0 HOLD_MS=50
 export HVACCEL_PROMOTE=1
 export TSAN_OPTIONS="handle_segv=0 handle_sigbus=0 handle_abort=0 handle_sigill=0 handle_sigfpe=0 history_size=4 exitcode=66 suppressions=$HV_SRC/tests/tsan/suppressions.txt"
@@ -23,16 +22,16 @@ plain() { shift; lab exec peer -- "$@"; }
 # Without randomised addresses: where they have more bits than libtsan knows of, it doesn't start.
 fixed=(setarch "$(uname -m)" -R)
 
-one() { # NAME SERVER'S-LAUNCHER ADDRESS SEED
-	local name=$1 launch=$2 addr=$3 seed=$4 s p rc
+one() { # NAME SERVER'S-LAUNCHER ADDRESS
+	local name=$1 launch=$2 addr=$3 s p rc
 	rm -f "$tmp"/summary-*
-	port=$((port + 1))
+	port=$((port + 1)) seed=$((seed + 1))
 	$launch peer "${fixed[@]}" "$prog" serve $port "$tmp/stop" >"$tmp/peer" 2>&1 &
 	s=$!
 	wait_port peer $port || exit 1
 	hv vm "${fixed[@]}" "$prog" run "$addr" $port $secs "$seed" >"$tmp/vm" 2>&1 &
 	p=$!
-	churn 2 "$(awk "BEGIN { print $secs / 4 }")" >"$tmp/churn" 2>&1
+	churn $((secs / 2)) 0.8 >"$tmp/churn" 2>&1
 	check "$name: the VF went and came back" test $? = 0
 	wait $p
 	rc=$?
@@ -48,8 +47,8 @@ one() { # NAME SERVER'S-LAUNCHER ADDRESS SEED
 	echo "   $(summary vm promotions) promotions; demotions because of calls $(summary vm demoted_because.CALL), close $(summary vm demoted_because.CLOSE)," \
 		"fork $(summary vm demoted_because.FORK), VF loss $(summary vm demoted_because.VF_LOST), idleness $(summary vm demoted_because.IDLE), slow reading $(summary vm demoted_because.SLOW_READER)"
 }
-one "IPv4" plain 10.77.0.1 1
+one "IPv4" plain 10.77.0.1
 # The other end, too: sockets that were accepted. Few buffers: slow readers. And nearly no patience with those who pause.
 export HVACCEL_RX_SLOTS=64 HVACCEL_MEMORY_MB=2 HVACCEL_IDLE_MS=20
-one "IPv6, both ends" hv fd00::1 2
+one "IPv6, both ends" hv fd00::1
 verdict
