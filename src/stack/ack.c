@@ -91,6 +91,8 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 		t->cwr_end = t->snd_una;
 	if (t->rack_round_end - t->snd_una > hv_flight(t))
 		t->rack_round_end = t->snd_una;
+	if (t->recover - t->snd_una > hv_flight(t))
+		t->recover = t->snd_una - 1;
 	ai.prior_una = t->snd_una;
 	ai.prior_flight = hv_flight(t);
 	hv_rec_materialize(t);

@@ -67,7 +67,8 @@ void hv_cubic_ack(struct hv_tcb *t, uint32_t acked, uint64_t now)
 	if (c->epoch_us == 0)
 		epoch_start(t, now);
 	else if (gap > (t->srtt8 >> 2) / 1000u + HV_DELACK / 1000u)
-		c->epoch_us += (uint64_t)gap * 1000u; /* RFC 9438 5.8: nothing to send, or not enough to need cwnd: no time to grow in */
+		/* RFC 9438 5.8: nothing to send, or not enough to need cwnd: no time to grow in. The gap, in ms, may be rounded up. */
+		c->epoch_us = hv_min64(c->epoch_us + (uint64_t)gap * 1000u, now);
 	t->cubic_ms = now_ms;
 	/* one RTT ahead (RFC 9438 4.2), between cwnd and 1.5 cwnd */
 	target = w_cubic(t, (now - c->epoch_us + (t->srtt8 >> 3)) / 1000u);

@@ -49,8 +49,8 @@ void hv_hystart_ack(struct hv_tcb *t, uint32_t acked, uint32_t rtt)
 			h->css_rounds = CSS_ROUNDS;
 		}
 	}
-	/* what was in flight at the start of the round is acknowledged */
-	if (hv_seq_ge(t->snd_una, h->round_end)) {
+	/* What was in flight at the start of the round is acknowledged, perhaps long ago: nobody asks while cwnd isn't what limits the sender. */
+	if (h->round_end - t->snd_una - 1 >= hv_flight(t)) {
 		if (h->css_rounds != 0 && css && --h->css_rounds == 0)
 			t->ssthresh = t->cwnd;
 		next_round(t);

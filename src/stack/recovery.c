@@ -87,6 +87,14 @@ void hv_enter_recovery(struct hv_tcb *t, uint64_t now)
 	t->cnt->fast_rexmit++;
 }
 
+/* Timeouts may go on for longer than stamps can be compared: while the peer says that its window is shut, or with a long TCP_USER_TIMEOUT. They
+ * come every HV_RTO_MAX at least, so it's enough to bring the oldest nearer here. */
+static void bound_age(uint32_t *stamp, uint32_t now)
+{
+	if (now - *stamp > 1u << 30)
+		*stamp = now - (1u << 30);
+}
+
 void hv_enter_loss(struct hv_tcb *t, uint64_t now)
 {
 	bool reneged;
@@ -94,6 +102,9 @@ void hv_enter_loss(struct hv_tcb *t, uint64_t now)
 	/* RFC 5682 3.1 step 1: not when a recovery was going on, whose retransmissions are still about */
 	t->frto = t->ca < HV_CA_RECOVERY || (t->ca == HV_CA_LOSS && t->nrtx != 0) ? HV_FRTO_HEAD : HV_FRTO_OFF;
 	hv_rec_materialize(t);
+	bound_age(&t->rack_xmit_us, (uint32_t)now);
+	for (uint32_t i = 0; i < t->rec_n; i++)
+		bound_age(&hv_rec(t, i)->xmit_us, (uint32_t)now);
 	/* what is at SND.UNA and SACKed should have been acknowledged: the receiver has dropped it (RFC 2018 section 8) */
 	reneged = t->rec_n != 0 && hv_rec(t, 0)->st == XR_SACKED;
 	if ((t->ca < HV_CA_RECOVERY && !answered(t)) || (t->ca == HV_CA_LOSS && t->nrtx == 0) ||
@@ -234,7 +245,8 @@ uint32_t hv_recovery_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_s
 	} else if (t->ca == HV_CA_RECOVERY) {
 		if (ai->acked != 0)
 			mark_head_lost(t, env, ai); /* partial ACK */
-	} else if (t->ca != HV_CA_LOSS && t->dupacks >= HV_DUPTHRESH) {
+	} else if (t->ca != HV_CA_LOSS && t->dupacks >= HV_DUPTHRESH && hv_seq_gt(t->snd_una, t->recover)) {
+		/* RFC 6582 3.2 step 2: else they may answer what the last recovery has resent although the peer had it */
 		mark_head_lost(t, env, ai);
 	}
 	if (t->ca < HV_CA_RECOVERY) {

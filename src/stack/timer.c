@@ -80,8 +80,10 @@ void hv_timer_sent(struct hv_tcb *t, uint64_t now)
 		return;
 	}
 	switch (t->rtx_kind) {
-	case HV_RTX_OFF:
 	case HV_RTX_PERSIST:
+		t->backoff = 0; /* it was that of the probes */
+		break;
+	case HV_RTX_OFF:
 	case HV_RTX_PUSH:
 		break;
 	case HV_RTX_TLP:

@@ -51,6 +51,9 @@ static HV_COLD void undo(struct hv_tcb *t)
 		if (hv_rec(t, i)->st == XR_LOST)
 			hv_rec_set(t, hv_rec(t, i), XR_PLAIN);
 	}
+	/* What was acknowledged were the originals. RACK has seen their retransmissions arrive and would take all that was sent before these for lost. */
+	if (t->ca == HV_CA_LOSS)
+		t->tf &= ~TF_RACK_VALID;
 	t->cwnd = hv_max32(t->cwnd, t->undo_cwnd);
 	t->ssthresh = hv_max32(t->ssthresh, t->undo_ssthresh);
 	t->cubic = t->undo_cubic; /* W_max and K too, RFC 9438 4.9 */

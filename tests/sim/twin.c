@@ -138,6 +138,7 @@ static void canonical(const struct host *h, struct outcome *o)
 	memset(t->embed, 0, sizeof t->embed);
 	t->cwr_end = mark(t, t->cwr_end);
 	t->rack_round_end = mark(t, t->rack_round_end);
+	t->recover = mark(t, t->recover);
 	t->adv_edge = 0; /* between hv_tcp_send_fast() and its commit only */
 	if (t->ndsack == 0)
 		memset(&t->dsack, 0, sizeof t->dsack);

@@ -180,10 +180,55 @@ static void pauses(void **state)
 	}
 }
 
+/* The same within a data centre: bursts of a few round trips that are much shorter than a millisecond, and pauses whose length in milliseconds,
+ * rounded, is more than what has passed. */
+static void short_bursts(void **state)
+{
+	double est = 700;
+
+	(void)state;
+	t->cwnd = 1000 * MSS;
+	lose();
+	now += 990;
+	for (unsigned i = 0; i < 50; i++) {
+		for (unsigned k = 0; k < 4; k++, est += 9 / 17.0)
+			round_trip(20);
+		now += 100 * 1000 - 100;
+	}
+	near(t->cwnd / (double)MSS, est, 0.02);
+}
+
+/* 100 segments are acknowledged, and others follow them. */
+static void slow_start_round(uint32_t rtt)
+{
+	for (unsigned i = 0; i < 100; i++) {
+		t->snd_una += MSS;
+		t->snd_nxt = t->snd_una + 100 * MSS;
+		hv_cc_ack(t, MSS, rtt, now);
+	}
+}
+
+/* RFC 9406 4.2: a round is over when what was in flight at its start is acknowledged, though nobody looked while 3 GB went out that cwnd didn't
+ * limit: growing round trips are seen. */
+static void slow_start_after_long(void **state)
+{
+	(void)state;
+	t->cwnd = 100 * MSS;
+	t->ssthresh = HV_SSTHRESH_INF;
+	for (unsigned i = 0; i < 3; i++)
+		slow_start_round(20000);
+	t->snd_una += 3u << 30;
+	slow_start_round(20000);
+	assert_int_equal(t->hystart.css_rounds, 0);
+	slow_start_round(30000);
+	assert_int_not_equal(t->hystart.css_rounds, 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
-	const struct CMUnitTest tests[] = { T(growth), T(friendly), T(no_growth_below), T(fast_convergence), T(timeout), T(unknown), T(pauses) };
+	const struct CMUnitTest tests[] = { T(growth), T(friendly), T(no_growth_below), T(fast_convergence), T(timeout), T(unknown), T(pauses), T(short_bursts),
+		T(slow_start_after_long) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

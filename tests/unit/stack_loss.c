@@ -378,12 +378,59 @@ static void duplicates_widen_once_a_round(void **state)
 	assert_int_equal(r.h.tcb->rack_mult, 3);
 }
 
+/* What is under way arrives, but its ACKs get lost, and all that comes for a while is that the window is shut. When it opens only the first octets are resent. */
+static uint64_t resent_after_a_stall(uint64_t us)
+{
+	uint32_t una = 10000;
+	uint64_t before;
+
+	r.img.snd_wnd = 300000;
+	r.img.sndbuf = 600000;
+	rig_start(&r);
+	rig_write(&r, 150000);
+	rig_drop_out(&r);
+	r.now += 10000;
+	in(&r, .ack = una, .wnd = 300000);
+	rig_drop_out(&r);
+	in(&r, .ack = una, .zero_wnd = true);
+	for (uint64_t end = r.now + us; r.now < end;) {
+		rig_next(&r);
+		rig_drop_out(&r);
+		r.now += 10000;
+		in(&r, .ack = una, .zero_wnd = true);
+	}
+	before = r.h.cnt.rexmit_segs;
+	in(&r, .ack = una, .wnd = 300000);
+	r.now += 10000;
+	while (una != 140000) {
+		una += 1000;
+		r.now += 1000;
+		rig_drop_out(&r);
+		in(&r, .ack = una, .wnd = 300000);
+	}
+	rig_drop_out(&r);
+	return r.h.cnt.rexmit_segs - before;
+}
+
+static void a_stall(void **state)
+{
+	(void)state;
+	assert_int_equal(resent_after_a_stall(60000000), 1);
+}
+
+/* Stamps of 32 bits in microseconds can't tell of such a time. */
+static void a_long_stall(void **state)
+{
+	(void)state;
+	assert_int_equal(resent_after_a_stall(45ull * 60 * 1000000), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(part_restarts_the_timer), T(sack_restarts_the_timer), T(reordering_gets_its_time),
 		T(duplicates_widen_once_a_round),
 		T(sacks_of_repeats_put_nothing_off), T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
-		T(a_recovery_gives_nothing_back), T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
+		T(a_recovery_gives_nothing_back), T(a_stall), T(a_long_stall), T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
 		T(slow_start_ends_before_the_queue_does), T(slow_start_survives_jitter),
 		T(slow_start_ignores_little) };
 

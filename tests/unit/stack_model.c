@@ -430,6 +430,8 @@ static void model_undo(struct hv_tcb *m, const struct hv_seg *seg, const struct 
 	for (uint32_t i = 0; i < m->rec_n; i++)
 		if (m->embed[m->rec_head + i].st == XR_LOST)
 			hv_rec_set(m, &m->embed[m->rec_head + i], XR_PLAIN);
+	if (m->ca == HV_CA_LOSS) /* what RACK has seen since the timeout was about originals */
+		m->tf &= ~TF_RACK_VALID;
 	m->cwnd = most(m->cwnd, m->undo_cwnd);
 	m->ssthresh = most(m->ssthresh, m->undo_ssthresh);
 	m->cubic = m->undo_cubic;
@@ -498,8 +500,8 @@ static uint32_t model_ack(struct hv_tcb *m, const struct hv_seg *seg, struct hv_
 	}
 	if ((m->tf & TF_SACK) != 0)
 		wait = model_rack(m, ai, now);
-	else if (m->ca == HV_CA_RECOVERY ? ai->acked > 0 : m->ca != HV_CA_LOSS && m->dupacks >= 3)
-		model_head(m, ai); /* RFC 6582: the third duplicate, and every partial ACK after it */
+	else if (m->ca == HV_CA_RECOVERY ? ai->acked > 0 : m->ca != HV_CA_LOSS && m->dupacks >= 3 && before(m->recover, m->snd_una) > 0)
+		model_head(m, ai); /* RFC 6582: the third duplicate beyond the last recovery, and every partial ACK after it */
 	if (m->ca != HV_CA_RECOVERY && m->ca != HV_CA_LOSS) {
 		if (m->lost_out > 0)
 			model_fast(m, now), m->recover_fs += (m->tf & TF_SACK) != 0 ? ai->delivered : 0;
