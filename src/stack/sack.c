@@ -27,6 +27,8 @@ void hv_rec_materialize(struct hv_tcb *t)
 static void merge_into(struct hv_xrec *a, const struct hv_xrec *b)
 {
 	a->end = b->end;
+	if (a->xmit_us != b->xmit_us)
+		a->flags |= XRF_EVER; /* no longer a round trip to be measured */
 	if (hv_seq_gt(b->xmit_us, a->xmit_us))
 		a->xmit_us = b->xmit_us; /* the later one: RACK must not see them lost too early */
 	a->flags |= b->flags;

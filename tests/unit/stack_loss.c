@@ -425,12 +425,39 @@ static void a_long_stall(void **state)
 	assert_int_equal(resent_after_a_stall(45ull * 60 * 1000000), 1);
 }
 
+/* All of the pool is queued octets: none of it can be lent for records, and eight must do. What they know less of is no round trip. */
+static void few_records_no_wrong_sample(void **state)
+{
+	uint32_t una = 0;
+
+	(void)state;
+	r.img.sndbuf = 400000;
+	r.img.snd_wnd = r.img.max_window = 1000000;
+	r.img.snd_wscale = 5;
+	r.img.opts |= HV_TCPO_WS;
+	r.img.snd_cwnd = 20;
+	rig_start(&r);
+	while (r.h.env.n_free_tx != 0)
+		assert_int_not_equal(rig_write(&r, 4096), 0);
+	rig_drop_out(&r);
+	r.now += 10000;
+	for (unsigned i = 0; i < 60; i++, r.now += 500) {
+		una += 1000;
+		in(&r, .ack = una, .wnd = 1000000);
+		while (r.h.env.n_free_tx != 0)
+			assert_int_not_equal(rig_write(&r, 4096), 0);
+		rig_drop_out(&r);
+	}
+	assert_in_range(rig_stat(&r).min_rtt_us, 9500, 10000);
+	assert_in_range(rig_stat(&r).srtt_us, 10000, 20000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(part_restarts_the_timer), T(sack_restarts_the_timer), T(reordering_gets_its_time),
 		T(duplicates_widen_once_a_round),
 		T(sacks_of_repeats_put_nothing_off), T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
-		T(a_recovery_gives_nothing_back), T(a_stall), T(a_long_stall), T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
+		T(a_recovery_gives_nothing_back), T(a_stall), T(a_long_stall), T(few_records_no_wrong_sample), T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
 		T(slow_start_ends_before_the_queue_does), T(slow_start_survives_jitter),
 		T(slow_start_ignores_little) };
 
