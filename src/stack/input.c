@@ -8,9 +8,10 @@
 
 #define PSH_MASK 0xfffffff7u
 
+/* Late octets come in one piece of any length. What the peer sends is bounded by the path, not by what it can take itself. */
 static HV_COLD void learn_rcv_mss(struct hv_tcb *t, uint32_t len)
 {
-	t->rcv_mss = (uint16_t)hv_min32(len, t->mss_clamp);
+	t->rcv_mss = (uint16_t)hv_min32(hv_min32(len, hv_max32(t->mss_clamp, t->pmtu)), UINT16_MAX);
 	t->wnd_keep = hv_wnd_keep(t);
 }
 

@@ -148,7 +148,8 @@ static HV_COLD void idle_restart(struct hv_tcb *t, uint64_t idle)
 	t->cwnd = hv_max32(t->cwnd, rw);
 }
 
-void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t now)
+/* mss: what was full-sized for this segment, less than t->mss if there were SACK blocks in it. */
+void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint32_t mss, uint64_t now)
 {
 	uint32_t now32 = (uint32_t)now, seq = t->snd_nxt;
 
@@ -161,7 +162,7 @@ void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t no
 		hv_rec_sent(t, env, seq, seq + len, now32, 0);
 	}
 	t->snd_nxt = seq + len;
-	if (len < t->mss || len % t->mss != 0)
+	if (len < mss || len % mss != 0)
 		t->snd_sml = t->snd_nxt;
 	else if (!hv_seq_gt(t->snd_sml, t->snd_una))
 		t->snd_sml = t->snd_una; /* so that it never gets half the sequence space old */
@@ -294,6 +295,7 @@ static HV_COLD bool rexmit(struct hv_tcb *t, struct hv_env *env, struct hv_tx *t
 }
 
 /* ---- new data ---- */
+/* force: a tail loss probe. One segment, whatever cwnd, Nagle's rule and cork say. */
 static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, bool force, uint64_t now)
 {
 	unsigned nsack = sack_blocks(t), flags = HV_ACK | NEW_DATA;
@@ -303,7 +305,7 @@ static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, boo
 
 	uint32_t mss = t->mss - (nsack != 0 ? 4 + 8 * nsack : 0), avail = t->snd_end - t->snd_nxt, lim, n, seq = t->snd_nxt;
 	int32_t w = hv_seq_diff(t->snd_edge, seq);
-	bool hold = hv_nagle_holds(t) && (t->tf & TF_PUSH) == 0;
+	bool hold = hv_nagle_holds(t) && (t->tf & TF_PUSH) == 0 && !force;
 
 	if (w <= 0)
 		return false;
@@ -346,7 +348,7 @@ static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, boo
 	}
 	t->tf &= ~TF_PUSH;
 	frame_out(t, tx, seq, n, flags, mss, nsack, now);
-	hv_sent_new(t, env, n, now);
+	hv_sent_new(t, env, n, mss, now);
 	return true;
 }
 
@@ -480,7 +482,7 @@ static __attribute__((noinline)) void commit_any(struct hv_tcb *t, struct hv_env
 	t->tf &= ~TF_PUSH;
 	ack_sent(t, true, now);
 	count_out(t, 1, len);
-	hv_sent_new(t, env, len, now);
+	hv_sent_new(t, env, len, t->mss, now);
 	t->fast_edge = hv_fast_edge(t);
 }
 

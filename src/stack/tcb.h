@@ -489,7 +489,7 @@ static inline bool hv_space_watch(const struct hv_tcb *t)
 {
 	return (t->tf & (TF_NOSPACE | TF_LOWAT)) != 0 || t->snd_end - t->snd_una > t->sndbuf / 2;
 }
-void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint64_t now);
+void hv_sent_new(struct hv_tcb *t, struct hv_env *env, uint32_t len, uint32_t mss, uint64_t now);
 
 /* state.c, pmtu.c */
 void hv_mss_update(struct hv_tcb *t);
