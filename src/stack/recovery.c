@@ -27,11 +27,28 @@ void hv_rack_delivered(struct hv_tcb *t, const struct hv_xrec *r, const struct h
 	t->rack_rtt = rtt;
 }
 
+/* DupThresh segments are SACKed. Each has had an ACK of its own, which has made it a record of its own, however small it is. */
+static bool dupthresh(const struct hv_tcb *t)
+{
+	uint32_t segs = 0;
+
+	if (t->sacked_out == 0 || t->sacked_out >= HV_DUPTHRESH * t->mss)
+		return t->sacked_out != 0;
+	for (uint32_t i = 0; i < t->rec_n; i++) {
+		const struct hv_xrec *r = hv_rec(t, i);
+
+		if (r->st == XR_SACKED)
+			segs += (r->end - r->seq + t->mss - 1) / t->mss;
+	}
+	return segs >= HV_DUPTHRESH;
+}
+
+/* RFC 8985 6.2 step 4 */
 static uint32_t reo_wnd(const struct hv_tcb *t)
 {
 	uint32_t w;
 
-	if ((t->tf & TF_RACK_REO) == 0 && (t->ca >= HV_CA_RECOVERY || t->sacked_out >= HV_DUPTHRESH * t->mss))
+	if ((t->tf & TF_RACK_REO) == 0 && (t->ca >= HV_CA_RECOVERY || dupthresh(t)))
 		return 0;
 	w = hv_max32(hv_min_rtt(t) / 4u, 1) * t->rack_mult;
 	return hv_min32(w, t->srtt8 >> 3);

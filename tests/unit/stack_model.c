@@ -178,12 +178,18 @@ static void rack_newest(void **state)
 /* RFC 8985 6.2 step 4, 5 */
 static uint32_t model_rack(struct hv_tcb *m, struct hv_ackinfo *ai, uint64_t now)
 {
-	uint32_t rtt = m->min_rtt_prev != 0 ? least(m->min_rtt, m->min_rtt_prev) : m->min_rtt, reo, wait = 0;
+	uint32_t rtt = m->min_rtt_prev != 0 ? least(m->min_rtt, m->min_rtt_prev) : m->min_rtt, reo, wait = 0, sacked = 0;
 
+	for (uint32_t i = 0; i < m->rec_n; i++) {
+		const struct hv_xrec *r = &m->embed[m->rec_head + i];
+
+		for (uint32_t at = r->seq; r->st == XR_SACKED && before(at, r->end) > 0; at += m->mss)
+			sacked++;
+	}
 	if ((m->tf & TF_RACK_VALID) == 0 || (m->tf & TF_SACK) == 0)
 		return 0;
 	reo = least(most(rtt / 4, 1) * m->rack_mult, m->srtt8 / 8);
-	if ((m->tf & TF_RACK_REO) == 0 && (m->ca == HV_CA_RECOVERY || m->ca == HV_CA_LOSS || m->sacked_out >= 3u * m->mss))
+	if ((m->tf & TF_RACK_REO) == 0 && (m->ca == HV_CA_RECOVERY || m->ca == HV_CA_LOSS || sacked >= 3))
 		reo = 0;
 	for (uint32_t i = 0; i < m->rec_n; i++) {
 		struct hv_xrec *r = &m->embed[m->rec_head + i];
