@@ -221,9 +221,10 @@ static void tlp_ack(struct hv_tcb *t, const struct hv_seg *seg, const struct hv_
 	}
 }
 
+/* RFC 8985 6.2 step 4: what was resent too early makes RACK wait longer; as in Linux, not a probe: nothing had been taken for lost. */
 static void rack_dsack(struct hv_tcb *t, const struct hv_ackinfo *ai)
 {
-	if (!ai->dsack || hv_seq_lt(t->snd_una, t->rack_round_end))
+	if (!ai->dsack || ai->dsack_tlp || hv_seq_lt(t->snd_una, t->rack_round_end))
 		return;
 	t->rack_round_end = t->snd_nxt;
 	t->rack_mult = hv_min32(t->rack_mult + 1, 32);

@@ -467,8 +467,8 @@ static uint32_t model_ack(struct hv_tcb *m, const struct hv_seg *seg, struct hv_
 {
 	uint32_t wait = 0;
 
-	/* RFC 8985 6.2 step 4: at most once a round trip, for 16 recoveries */
-	if (ai->dsack && before(m->rack_round_end, m->snd_una) >= 0) {
+	/* RFC 8985 6.2 step 4: at most once a round trip, for 16 recoveries; not for probes */
+	if (ai->dsack && !ai->dsack_tlp && before(m->rack_round_end, m->snd_una) >= 0) {
 		m->rack_round_end = m->snd_nxt;
 		m->rack_mult += m->rack_mult < 32;
 		m->rack_persist = 16;
