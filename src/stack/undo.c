@@ -54,14 +54,16 @@ static HV_COLD void undo(struct hv_tcb *t)
 	/* What was acknowledged were the originals. RACK has seen their retransmissions arrive and would take all that was sent before these for lost. */
 	if (t->ca == HV_CA_LOSS)
 		t->tf &= ~TF_RACK_VALID;
-	t->cwnd = hv_max32(t->cwnd, t->undo_cwnd);
-	t->ssthresh = hv_max32(t->ssthresh, t->undo_ssthresh);
-	t->cubic = t->undo_cubic; /* W_max and K too, RFC 9438 4.9 */
+	if ((t->tf & TF_UNDO) != 0) { /* else it was a mark that has reduced cwnd, rightly */
+		t->cwnd = hv_max32(t->cwnd, t->undo_cwnd);
+		t->ssthresh = hv_max32(t->ssthresh, t->undo_ssthresh);
+		t->cubic = t->undo_cubic; /* W_max and K too, RFC 9438 4.9 */
+		t->tf &= ~(TF_UNDO | TF_UNDO_RX | TF_CWR);
+	}
 	t->ca = t->sacked_out != 0 ? HV_CA_DISORDER : HV_CA_OPEN;
 	t->frto = HV_FRTO_OFF;
 	t->dupacks = 0;
 	t->reno_sacked = 0;
-	t->tf &= ~(TF_UNDO | TF_UNDO_RX | TF_CWR);
 }
 
 static bool eifel_or_dsack(const struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai)
@@ -103,12 +105,9 @@ static bool frto_spurious(struct hv_tcb *t, const struct hv_ackinfo *ai)
 
 void hv_undo_check(struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai)
 {
-	bool late;
+	bool late = t->ca == HV_CA_LOSS && frto_spurious(t, ai);
 
-	if ((t->tf & TF_UNDO) == 0)
-		return;
-	late = t->ca == HV_CA_LOSS && frto_spurious(t, ai);
-	if (late || eifel_or_dsack(t, seg, ai))
+	if (late || ((t->tf & TF_UNDO) != 0 && eifel_or_dsack(t, seg, ai)))
 		undo(t);
 }
 

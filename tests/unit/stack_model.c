@@ -415,13 +415,13 @@ static bool model_frto(struct hv_tcb *m, const struct hv_ackinfo *ai)
 
 static void model_undo(struct hv_tcb *m, const struct hv_seg *seg, const struct hv_ackinfo *ai)
 {
-	bool wrong = false, repairing = m->ca == HV_CA_RECOVERY || m->ca == HV_CA_LOSS;
+	bool wrong = false, repairing = m->ca == HV_CA_RECOVERY || m->ca == HV_CA_LOSS, reduced = (m->tf & TF_UNDO) != 0;
 
-	if ((m->tf & TF_UNDO) == 0)
-		return;
 	if (m->ca == HV_CA_LOSS)
 		wrong = model_frto(m, ai);
-	if ((m->tf & TF_UNDO_RX) != 0) {
+	if (!reduced) {
+		/* RFC 3168 6.1.2: a mark had reduced cwnd before, and that stays */
+	} else if ((m->tf & TF_UNDO_RX) != 0) {
 		/* Eifel */
 		if (repairing && ai->acked > 0 && (m->tf & TF_TS) != 0 && seg->has_ts && seg->tsecr != 0 && seg->tsecr < m->undo_tsval &&
 		    before(m->undo_una, seg->ack) > 0)
@@ -438,14 +438,16 @@ static void model_undo(struct hv_tcb *m, const struct hv_seg *seg, const struct 
 			hv_rec_set(m, &m->embed[m->rec_head + i], XR_PLAIN);
 	if (m->ca == HV_CA_LOSS) /* what RACK has seen since the timeout was about originals */
 		m->tf &= ~TF_RACK_VALID;
-	m->cwnd = most(m->cwnd, m->undo_cwnd);
-	m->ssthresh = most(m->ssthresh, m->undo_ssthresh);
-	m->cubic = m->undo_cubic;
+	if (reduced) {
+		m->cwnd = most(m->cwnd, m->undo_cwnd);
+		m->ssthresh = most(m->ssthresh, m->undo_ssthresh);
+		m->cubic = m->undo_cubic;
+		m->tf &= ~(TF_UNDO | TF_UNDO_RX | TF_CWR);
+	}
 	m->ca = m->sacked_out > 0 ? HV_CA_DISORDER : HV_CA_OPEN;
 	m->frto = HV_FRTO_OFF;
 	m->dupacks = 0;
 	m->reno_sacked = 0;
-	m->tf &= ~(TF_UNDO | TF_UNDO_RX | TF_CWR);
 }
 
 static void model_head(struct hv_tcb *m, struct hv_ackinfo *ai)
