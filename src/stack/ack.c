@@ -88,7 +88,7 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 		kernel_sent(t, env, ack, now);
 	/* marks that lie behind must not grow half the sequence space old */
 	if (t->cwr_end - t->snd_una > hv_flight(t))
-		t->cwr_end = t->snd_una;
+		t->cwr_end = t->snd_una - 1;
 	if (t->rack_round_end - t->snd_una > hv_flight(t))
 		t->rack_round_end = t->snd_una;
 	if (t->recover - t->snd_una > hv_flight(t))

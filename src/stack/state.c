@@ -151,8 +151,8 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 	if (t->notsent_lowat != UINT32_MAX)
 		t->tf |= TF_LOWAT;
 	t->snd_una = t->snd_nxt = t->snd_end = img->snd_una;
-	t->snd_sml = t->cwr_end = t->rack_round_end = img->snd_una;
-	t->recover = img->snd_una - 1; /* all of this connection is beyond it */
+	t->snd_sml = t->rack_round_end = img->snd_una;
+	t->recover = t->cwr_end = img->snd_una - 1; /* all of it is beyond these */
 	t->snd_edge = img->snd_una + img->snd_wnd;
 	t->snd_wl1 = img->snd_wl1;
 	t->rec = t->embed;

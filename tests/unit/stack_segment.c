@@ -351,7 +351,7 @@ static unsigned model(const struct hv_tcb *t, const struct hv_seg *s, struct vie
 	v->base += v->nxt - t->snd_nxt;
 	/* marks that are behind or ahead of what is in flight are nobody's */
 	if (before(v->cwr_end, t->snd_una) > 0 || before(v->nxt, v->cwr_end) > 0)
-		v->cwr_end = t->snd_una;
+		v->cwr_end = t->snd_una - 1;
 	if (before(s->ack, t->snd_una) <= 0) {
 		changed = false;
 		if (s->ack != t->snd_una || before(t->snd_wl1, s->seq) > 0 ||
