@@ -6,6 +6,9 @@
  */
 #include "stack/cc.h"
 
+/* 25 days: a gap that may be more milliseconds than cubic_ms can tell. */
+#define EPOCH_MAX (1ull << 41)
+
 /* Integer cube root, exact to the floor. */
 static uint32_t cbrt64(uint64_t v)
 {
@@ -64,7 +67,7 @@ void hv_cubic_ack(struct hv_tcb *t, uint32_t acked, uint64_t now)
 	uint32_t target, now_ms = (uint32_t)(now / 1000u), gap = now_ms - t->cubic_ms;
 	uint64_t inc;
 
-	if (c->epoch_us == 0)
+	if (c->epoch_us == 0 || now - c->epoch_us > EPOCH_MAX)
 		epoch_start(t, now);
 	else if (gap > (t->srtt8 >> 2) / 1000u + HV_DELACK / 1000u)
 		/* RFC 9438 5.8: nothing to send, or not enough to need cwnd: no time to grow in. The gap, in ms, may be rounded up. */

@@ -198,6 +198,20 @@ static void short_bursts(void **state)
 	near(t->cwnd / (double)MSS, est, 0.02);
 }
 
+/* Two months in which cwnd wasn't needed are more milliseconds than 32 bits hold. They don't count either. */
+static void months(void **state)
+{
+	(void)state;
+	t->cwnd = 1000 * MSS;
+	lose();
+	for (unsigned i = 0; i < 3; i++)
+		round_trip(10000);
+	now += 60ull * 86400 * SEC;
+	for (unsigned i = 0; i < 10; i++)
+		round_trip(10000);
+	near(t->cwnd / (double)MSS, 707, 0.02);
+}
+
 /* 100 segments are acknowledged, and others follow them. */
 static void slow_start_round(uint32_t rtt)
 {
@@ -227,7 +241,7 @@ static void slow_start_after_long(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
-	const struct CMUnitTest tests[] = { T(growth), T(friendly), T(no_growth_below), T(fast_convergence), T(timeout), T(unknown), T(pauses), T(short_bursts),
+	const struct CMUnitTest tests[] = { T(growth), T(friendly), T(no_growth_below), T(fast_convergence), T(timeout), T(unknown), T(pauses), T(short_bursts), T(months),
 		T(slow_start_after_long) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
