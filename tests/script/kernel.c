@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #define SLIP 10000 /* us; later than that and the exchange may not be what the script means */
+#define LINK_MTU 1500u
 
 struct kernel {
 	int tun, pkt, listener, fd;
@@ -165,6 +166,7 @@ static bool kernel_open(struct sc_target *t, const struct sc_open *o)
 	struct kernel *k = of(t);
 	struct sc_conn *c = &t->c;
 	struct sc_pkt syn, p;
+	uint32_t own;
 
 	k->listener = make_listener(t, o);
 	if (t->why[0] != 0)
@@ -186,6 +188,10 @@ static bool kernel_open(struct sc_target *t, const struct sc_open *o)
 	if ((p.flags & ~0x40) != 0x12 || p.ack != 1 || p.has_ts != o->ts || p.sackok != o->sack || (p.wscale >= 0) != (o->wscale >= 0) ||
 	    ((p.flags & 0x40) != 0) != o->ecn)
 		return bad(t, "the SYN/ACK isn't as the SYN asks for");
+	/* RFC 9293 3.7.1, MUST-14 and MUST-67: what our link takes, less the headers, whatever the peer's says */
+	own = LINK_MTU - (c->v6 ? 60u : 40u);
+	if (p.mss != (o->maxseg != 0 && o->maxseg < own ? o->maxseg : own))
+		return bad(t, "the MSS option of the SYN/ACK isn't that of the link");
 	c->snd_ws = o->wscale >= 0 ? (unsigned)o->wscale : 0;
 	c->rcv_ws = p.wscale >= 0 ? (unsigned)p.wscale : 0;
 	if (kernel_wait(t, p.at + o->rtt_ms * 1000u, &p))
@@ -499,7 +505,7 @@ static bool make_network(struct sc_target *t, const struct sc_script *s)
 	ip = popen("ip -batch -", "w");
 	if (ip == NULL)
 		return bad_errno(t, "ip");
-	fputs("link set lo up\nlink set tun0 up txqueuelen 2000 mtu 1500\naddr add 192.0.2.1/24 dev tun0\n", ip);
+	fprintf(ip, "link set lo up\nlink set tun0 up txqueuelen 2000 mtu %u\naddr add 192.0.2.1/24 dev tun0\n", LINK_MTU);
 	if (t->c.v6)
 		fputs("addr add 2001:db8::1/64 dev tun0 nodad\n", ip);
 	if (pclose(ip) != 0)

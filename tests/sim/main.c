@@ -92,6 +92,7 @@ int main(int argc, char **argv)
 			run(s, path, false, twins);
 			if (strcmp(why, world.fail) != 0)
 				printf("seed %lu: not reproduced: %s\n", (unsigned long)s, world.fail);
+			printf("seed %lu: its capture: %s\n", (unsigned long)s, path);
 		}
 	}
 	if (twins)

@@ -33,6 +33,36 @@ static void keepalive_default(void **state)
 	assert_int_equal(rig_take(&r)->seq, 0xffffffffu);
 }
 
+/* MUST-1: one half of the field's range is no less than the other, of the peer's window and of ours. */
+static void window_is_unsigned(void **state)
+{
+	uint32_t to = 0;
+
+	(void)state;
+	r.img.snd_cwnd = 1000;
+	r.img.sndbuf = 1 << 18;
+	r.img.rcv_wnd = 0xffff;
+	r.img.rcvbuf = 1 << 18;
+	r.img.snd_wnd = 0;
+	rig_start(&r);
+	in(&r, .ack = 0, .wnd = 0x8000);
+	rig_write(&r, 70000);
+	while (r.at_out != r.n_out) {
+		struct rig_seg *s = rig_take(&r);
+
+		to = s->seq + s->len;
+		assert_in_range(s->wnd, 0x8000, 0xffff);
+	}
+	assert_in_range(to, 0x8000 - r.img.snd_mss, 0x8000);
+	in(&r, .ack = 0, .wnd = 0xffff);
+	while (r.at_out != r.n_out) {
+		struct rig_seg *s = rig_take(&r);
+
+		to = s->seq + s->len;
+	}
+	assert_in_range(to, 0xffff - r.img.snd_mss, 0xffff);
+}
+
 static uint8_t ip[60]; /* the header of the frame that was posted last */
 
 static void keep_header(void *arg, const uint8_t *frame, uint32_t len)
@@ -162,7 +192,7 @@ static void r2_is_long_enough(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-	const struct CMUnitTest tests[] = { T(keepalive_default), T(ttl_and_diffserv), T(batch_before_ack), T(psh_on_the_last_segment),
+	const struct CMUnitTest tests[] = { T(window_is_unsigned), T(keepalive_default), T(ttl_and_diffserv), T(batch_before_ack), T(psh_on_the_last_segment),
 		T(zero_window_rst_and_urg), T(rst_with_data), T(r2_is_long_enough) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
