@@ -58,6 +58,10 @@ void hv_info_past_vf(struct hv_sock *s)
 	c->data_segs_in += st.data_segs_in;
 	c->data_segs_out += st.data_segs_out;
 	c->delivered += delivered(&st);
+	if (s->p->park.rtt_octet) { /* the kernel counts it once more */
+		c->bytes_acked--;
+		c->delivered--;
+	}
 }
 
 /* A program takes differences of these: they must not go back. */
@@ -77,6 +81,10 @@ static void add_past(const struct hv_sock *s, struct tcp_info *ti)
 	ti->tcpi_data_segs_out += c->data_segs_out;
 	ti->tcpi_delivered += c->delivered;
 	ti->tcpi_rcv_ooopack += c->rcv_ooopack;
+	if (ti->tcpi_bytes_acked == UINT64_MAX) /* nothing was, and the octet of the hand-off isn't yet */
+		ti->tcpi_bytes_acked = 0;
+	if (ti->tcpi_delivered == UINT32_MAX)
+		ti->tcpi_delivered = 0;
 }
 
 void hv_kernel_info(const struct hv_sock *s, void *val, socklen_t len)

@@ -317,11 +317,22 @@ static uint32_t sent_len(const struct hv_park *pk, const struct hv_tcp_image *im
 	return !pk->settled && hv_seq_lt(img->snd_nxt, pk->sent_nxt) && kernel <= img->snd_len ? kernel : sent;
 }
 
+/*
+ * The kernel forgets the round-trip time at the disconnect and nothing sets it: its first timeout would be 1 s and its first tail probe as late, just when
+ * a path has changed. It takes a sample like any other: one octet before SND.UNA counts as sent, and an ACK for it (hv_inject_rtt()) echoes a timestamp of
+ * that age. If this ACK gets lost, the answer to the window probe acknowledges the octet; a peer that sees it again drops it as old whatever it holds.
+ */
+static bool carries_rtt(const struct hv_tcp_image *img)
+{
+	return (img->opts & HV_TCPO_TS) != 0 && img->ts_recent_valid && img->srtt_us != 0 && hv_g.raw_fd[img->tuple.family == 6] >= 0;
+}
+
 static int restore(struct hv_park *pk, const struct hv_tcp_image *img, uint32_t ts)
 {
-	uint32_t sent, edge = img->rcv_wup + img->rcv_wnd;
+	static const uint8_t acked_octet[1];
+	uint32_t sent, edge = img->rcv_wup + img->rcv_wnd, before = carries_rtt(img);
 	uint64_t wnd = hv_seq_lt(img->rcv_nxt, edge) ? edge - img->rcv_nxt : 0;
-	int r = hv_rehash(pk, img->snd_una, img->rcv_nxt - img->rcv_len);
+	int r = hv_rehash(pk, img->snd_una - before, img->rcv_nxt - img->rcv_len);
 
 	if (r < 0)
 		return r;
@@ -331,6 +342,8 @@ static int restore(struct hv_park *pk, const struct hv_tcp_image *img, uint32_t 
 		r = hv_step(pk, "buffers", buffers(pk, img->rcv_len, wnd, img->snd_len));
 	if (r == 0 && img->rcv_len != 0)
 		r = fill(pk, TCP_RECV_QUEUE, img->rcv, img->rcv_len);
+	if (r == 0 && before != 0)
+		r = fill(pk, TCP_SEND_QUEUE, acked_octet, before);
 	if (r == 0 && sent != 0)
 		r = fill(pk, TCP_SEND_QUEUE, img->snd, sent);
 	if (r == 0)
@@ -378,6 +391,9 @@ int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost)
 	sent = sent_len(pk, img);
 	hv_drop_detach(fd);
 	hv_sys_setint(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF); /* with a window probe: its answer tells which ACKs we missed */
+	pk->rtt_octet = carries_rtt(img);
+	if (pk->rtt_octet)
+		hv_inject_rtt(img, ts);
 	pk->parked = pk->settled = false;
 	pk->ooo_base = 0;
 	if (pk->reuseaddr > 0)

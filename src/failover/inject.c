@@ -2,7 +2,7 @@
  * inject.c - IP packets through raw sockets: to the local kernel as if the peer had sent them, and to the peer as if the kernel had.
  *
  * A packet for a local address that is sent on an IPPROTO_RAW socket comes in over lo with its route attached: no rp_filter, no address checks,
- * 15 us. Segments built here carry no timestamp towards the kernel: Linux takes them without the PAWS test, which an old TSval would not pass.
+ * 15 us. Segments with octets carry no timestamp towards the kernel: Linux takes them without the PAWS test, which an old TSval would not pass.
  * No state but the sockets in hv_g; callable from any thread.
  */
 #include <errno.h>
@@ -201,6 +201,22 @@ int hv_inject_tcp(const struct hv_tcp_image *img, uint32_t seq, uint32_t ack, ui
 		len -= s.len;
 	} while (len != 0);
 	return 0;
+}
+
+#define KERNEL_RTO_MIN_US 200000u
+
+void hv_inject_rtt(const struct hv_tcp_image *img, uint32_t tsval)
+{
+	uint8_t b[80];
+	uint32_t rtt = img->srtt_us, rto = rtt + (2 * rtt > KERNEL_RTO_MIN_US ? 2 * rtt : KERNEL_RTO_MIN_US);
+
+	/* From one sample the kernel makes a timeout of rto (RFC 6298 2.2, with a minimum for the variance). One that the stack knows to be too short
+	 * is the worse mistake: then a longer sample. */
+	if (rto < img->rto_us)
+		rtt = img->rto_us > 3 * KERNEL_RTO_MIN_US / 2 ? img->rto_us / 3 : img->rto_us - KERNEL_RTO_MIN_US;
+	struct segment s = { .t = &img->tuple, .ttl = 64, .flags = ACK, .seq = img->rcv_nxt, .ack = img->snd_una, .wnd = img->snd_wnd >> (img->snd_wscale & 15),
+		.has_ts = true, .tsval = img->ts_recent, .tsecr = tsval - (rtt + 500) / 1000 };
+	(void)raw_send(s.t, true, b, build(b, &s), 0, 0);
 }
 
 #define RESEND_HEAD 32u

@@ -66,6 +66,8 @@ void hv_options_restore(struct hv_park *pk);
 int hv_step(struct hv_park *pk, const char *step, long r); /* notes the failing step; returns r */
 
 int hv_raw_open(int family);
+/* An ACK of SND.UNA to the local kernel, from which it takes the round-trip time of img; tsval: what its own timestamp clock shows now. */
+void hv_inject_rtt(const struct hv_tcp_image *img, uint32_t tsval);
 /* Bytes that were in flight when the VF vanished: out to the peer, once, as segments. */
 void hv_resend(const struct hv_park *pk, const struct hv_tcp_image *img, uint32_t tsval);
 

@@ -743,3 +743,60 @@ void case_far(void)
 		close_pair(&c);
 	}
 }
+
+/* The round-trip time goes along, so that the kernel's first timeout is the connection's and not 1 s. What the peer answers to the demotion's probe comes
+ * after the sample here: its frames are still the owner's. */
+void case_rtt(void)
+{
+	/* us: as the stack knows them, and what the kernel may make of them (a stamp is a millisecond); 0: no time is known */
+	static const struct { uint32_t srtt, rto, rtt_min, rtt_max, rto_min, rto_max; } t[] = {
+		{ 57000, 257000, 56000, 60000, 256000, 260000 },
+		{ 30, 200000, 1, 4000, 200000, 204000 },
+		{ 57000, 900000, 56000, 304000, 900000, 912000 },
+		{ 50000, 280000, 50000, 84000, 280000, 284000 },
+		{ 800000, 2400000, 799000, 803000, 2397000, 2409000 },
+		{ 0, 1000000, 0, 0, 1000000, 3000000 },
+	};
+
+	for (unsigned i = 0; i < 2 * sizeof t / sizeof t[0]; i++) {
+		struct pair c = connect_pair(i % 2 == 0 ? CLIENT4 : ACCEPT6, NULL);
+		struct owner o;
+		struct tcp_info ti;
+		socklen_t l = sizeof ti;
+		uint8_t b[9000];
+		bool sent = i >= sizeof t / sizeof t[0];
+		unsigned k = i % (sizeof t / sizeof t[0]);
+
+		owner_init(&o, c.s);
+		put(c.s, US, 0, 500);
+		get(c.p, US, 0, 500);
+		put(c.p, THEM, 0, 500);
+		get(c.s, THEM, 0, 500);
+		quiet(&c);
+		promote(&o);
+		await_owner(&o, o.pk.settled, "settle");
+		o.frozen = true;
+		if (sent) { /* "posted", and lost */
+			gen(US, 500, b, sizeof b);
+			check(owner_write(&o, b, sizeof b) == sizeof b);
+			o.nxt = o.end;
+		}
+		o.img.srtt_us = t[k].srtt;
+		o.img.rto_us = t[k].rto;
+		o.ts_ok = true;
+		must(owner_demote(&o, false));
+		memset(&ti, 0, sizeof ti);
+		sys(getsockopt(c.s, IPPROTO_TCP, TCP_INFO, &ti, &l));
+		if (ti.tcpi_rtt < t[k].rtt_min || ti.tcpi_rtt > t[k].rtt_max || ti.tcpi_rto < t[k].rto_min || ti.tcpi_rto > t[k].rto_max)
+			die("rtt: %u, %u became %u, %u", t[k].srtt, t[k].rto, ti.tcpi_rtt, ti.tcpi_rto);
+		check(outq_of(c.s) == (sent ? (int)sizeof b : 0));
+		if (sent)
+			get(c.p, US, 500, sizeof b);
+		put(c.s, US, sent ? 9500 : 500, 5000);
+		get(c.p, US, sent ? 9500 : 500, 5000);
+		put(c.p, THEM, 500, 5000);
+		get(c.s, THEM, 500, 5000);
+		owner_free(&o);
+		close_pair(&c);
+	}
+}

@@ -388,7 +388,7 @@ static void stream(enum kind k, int n)
 static const struct { const char *name; void (*run)(void); } scenarios[] = {
 	{ "queues", case_queues }, { "fin", case_fin }, { "rst", case_rst }, { "options", case_options }, { "no-route", case_no_route }, { "undo", case_undo },
 	{ "fork", case_fork }, { "refused", case_refused }, { "lost", case_lost }, { "ooo", case_ooo }, { "device", case_device }, { "late", case_late },
-	{ "reuse", case_reuse }, { "early-sent", case_early_sent }, { "far", case_far },
+	{ "reuse", case_reuse }, { "early-sent", case_early_sent }, { "far", case_far }, { "rtt", case_rtt },
 };
 
 int main(int argc, char **argv)

@@ -39,8 +39,8 @@ for i in 1 2 3 4; do bench $i; done
 [ $# -gt 0 ] || set -- --cycles 250
 run 1 "$@" --guard bpf $tag'1a' $tag'1b' ho0 client4 accept4 client6
 run 2 "$@" --guard bpf --no-steal $tag'2a' $tag'2b' ho0 accept6 client-mapped accept-mapped
-run 3 "$@" --guard socket $tag'3a' $tag'3b' ho0 client4 accept6 accept-mapped queues fin rst options no-route lost device late early-sent far
-run 4 "$@" --guard bpf $tag'4a' $tag'4b' ho0 queues fin rst options no-route undo fork refused lost ooo device late reuse early-sent far
+run 3 "$@" --guard socket $tag'3a' $tag'3b' ho0 client4 accept6 accept-mapped queues fin rst options no-route lost device late early-sent far rtt
+run 4 "$@" --guard bpf $tag'4a' $tag'4b' ho0 queues fin rst options no-route undo fork refused lost ooo device late reuse early-sent far rtt
 rc=0
 for i in 1 2 3 4; do
 	eval "wait \$pid$i"

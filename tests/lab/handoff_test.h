@@ -49,5 +49,6 @@ void case_late(void);
 void case_reuse(void);
 void case_early_sent(void);
 void case_far(void);
+void case_rtt(void);
 
 #endif
