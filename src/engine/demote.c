@@ -71,6 +71,14 @@ static void orphan_end(struct hv_sock *s)
 	hv_sock_put(s);
 }
 
+/* In a dying process the rule goes with its queue. */
+static void unsteer(struct hv_sock_priv *p)
+{
+	if (p->flow != NULL && G.vf != NULL && !G.dying)
+		hv_vf_flow_del(G.vf, p->flow);
+	p->flow = NULL;
+}
+
 static void finish(struct hv_sock *s, enum hv_why why, uint64_t t0)
 {
 	struct hv_sock_priv *p = s->p;
@@ -104,9 +112,7 @@ static int demote_udp(struct hv_sock *s, enum hv_why why)
 	uint64_t t0 = hv_now_ns();
 
 	/* Datagrams that only we have seen are handed to the kernel's queue, in order, behind what it already holds. */
-	if (p->flow != NULL && G.vf != NULL)
-		hv_vf_flow_del(G.vf, p->flow);
-	p->flow = NULL;
+	unsteer(p);
 	atomic_store(&s->tier, HV_TIER_MOVING);
 	p->pend = NULL;
 	p->pend_tail = &p->pend;
@@ -253,9 +259,7 @@ static int demote_tcp(struct hv_sock *s, enum hv_why why, bool lost)
 	if (G.vf != NULL)
 		hv_ring_drain();
 	hv_pend_to_kernel(s);
-	if (p->flow != NULL && G.vf != NULL)
-		hv_vf_flow_del(G.vf, p->flow);
-	p->flow = NULL;
+	unsteer(p);
 	if (G.vf != NULL)
 		hv_ring_drain();
 	hv_pend_to_kernel(s);
@@ -288,9 +292,7 @@ void hv_sock_abandon_locked(struct hv_sock *s)
 	p->pend = NULL;
 	p->pend_tail = &p->pend;
 	atomic_store(&s->tier, HV_TIER_MOVING);
-	if (p->flow != NULL && G.vf != NULL)
-		hv_vf_flow_del(G.vf, p->flow);
-	p->flow = NULL;
+	unsteer(p);
 	hv_demux_del(s);
 	hv_pend_to_kernel(s);
 	if (p->tcb != NULL) {
@@ -356,7 +358,7 @@ unsigned hv_demote_all_locked(enum hv_why why, bool lost)
 	return refused;
 }
 
-static void sleep_ms(unsigned ms)
+void hv_sleep_ms(unsigned ms)
 {
 	struct timespec ts = { 0, (long)ms * 1000000 };
 	hv_sys_ppoll(NULL, 0, &ts, NULL);
@@ -383,7 +385,7 @@ static bool demote(struct hv_sock *s, enum hv_why why, unsigned refusals)
 			return true;
 		if (refusals-- == 0)
 			return false;
-		sleep_ms(5);
+		hv_sleep_ms(5);
 	}
 }
 
@@ -401,7 +403,7 @@ void hv_demote_all(enum hv_why why)
 		hv_unlock(&G.lock);
 		if (refused == 0)
 			return;
-		sleep_ms(5);
+		hv_sleep_ms(5);
 	}
 }
 

@@ -90,6 +90,11 @@ void hv_engine_stop(enum hv_why why); /* demotes everything and promotes nothing
 void hv_engine_privileges_change(void);
 void hv_engine_privileges_changed(void);
 void hv_engine_exit(void);           /* demotes everything, writes the summary; idempotent */
+/* Everything to the kernel, and nothing promoted until hv_engine_resume(). Afterwards no thread is in the middle of a move. */
+void hv_engine_pause(enum hv_why why);
+void hv_engine_resume(void);
+/* A fatal signal, in its handler, on top of anything but the engine: everything to the kernel if that can be done now, without malloc() or free(). */
+void hv_engine_dying(void);
 
 /* Forks: fork.c. Is it worth while to tell the engine about each name of each socket before one? */
 bool hv_fork_matters(void);
@@ -194,6 +199,8 @@ extern __thread uint32_t hv_sig_count __attribute__((tls_model("initial-exec")))
  * begin take no time. */
 extern __thread bool hv_sig_kept __attribute__((tls_model("initial-exec")));
 extern __thread volatile struct timespec *hv_sleep __attribute__((tls_model("initial-exec")));
+/* Sleeps are cancellation points, whose thread leaves the engine without returning from its call: called then, once, with no lock held. Set by preload. */
+extern void (*hv_wait_cancelled)(void);
 /* Progress without waiting: poll the ring once if nobody else does. */
 void hv_progress(void);
 /* Current readiness of a VF-tier socket: EPOLLIN|OUT|RDHUP|HUP|ERR as the kernel would say; HV_MOVED as (uint32_t)... see return: false =
@@ -218,6 +225,8 @@ int hv_epoll_ctl(struct hv_epoll *ep, int epfd, int op, int fd, struct hv_sock *
 /* timeout_ns < 0: for ever. */
 int hv_epoll_wait(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int maxevents, int64_t timeout_ns, const sigset_t *mask);
 bool hv_epoll_active(const struct hv_epoll *ep); /* has VF-tier members: a plain kernel wait on epfd would miss events */
+/* The name fd of the set is about to go; `other` is one that stays. */
+void hv_epoll_fd_closed(struct hv_epoll *ep, int fd, int other);
 /* epfd has been added to another set or handed to poll/select: readiness of VF members must show on the epfd itself. */
 void hv_epoll_set_nested(struct hv_epoll *ep);
 

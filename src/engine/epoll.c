@@ -147,6 +147,11 @@ void hv_epoll_put(struct hv_epoll *ep)
 		struct hv_epitem *it = ep->items;
 		hv_epitem_drop(it);
 	}
+	if (ep->evfd >= 0) {
+		*ep->ev_prev = ep->ev_next;
+		if (ep->ev_next != NULL)
+			ep->ev_next->ev_prev = ep->ev_prev;
+	}
 	hv_unlock(&G.lock);
 	if (ep->evfd >= 0)
 		hv_sys_close(ep->evfd);
@@ -177,16 +182,21 @@ static struct hv_epitem *new_item(struct hv_epoll *ep, struct hv_sock *s, int fd
 	return it;
 }
 
-/* The set gets its first VF member, or a new ring has replaced the old. */
-static void activate(struct hv_epoll *ep)
+/* The set gets its first VF member, or a new ring has replaced the old. False: no descriptor is left, nobody who sleeps could be woken. */
+static bool activate(struct hv_epoll *ep)
 {
 	struct epoll_event ev;
 
 	if (ep->evfd < 0) {
 		int fd = hv_sys_eventfd(0, 04000 | 02000000);
 		if (fd < 0)
-			return;
+			return false;
 		ep->evfd = hv_sys_high(fd);
+		ep->ev_next = G.evs;
+		ep->ev_prev = &G.evs;
+		if (G.evs != NULL)
+			G.evs->ev_prev = &ep->ev_next;
+		G.evs = ep;
 		ev.events = EPOLLIN;
 		ev.data.u64 = tag_ev(ep);
 		hv_sys_epoll_ctl(ep->epfd, EPOLL_CTL_ADD, ep->evfd, &ev);
@@ -198,6 +208,17 @@ static void activate(struct hv_epoll *ep)
 		ep->chan_in = hv_sys_epoll_ctl(ep->epfd, EPOLL_CTL_ADD, hv_vf_channel_fd(G.vf), &ev) == 0;
 		ep->chan_epoch = atomic_load(&G.epoch);
 	}
+	return true;
+}
+
+/* Before a promotion: can all of its sets have a VF member? */
+bool hv_epoll_room(const struct hv_sock *s)
+{
+	bool ok = true;
+
+	for (struct hv_epitem *it = s->p->items; it != NULL && ok; it = it->s_next)
+		ok = activate(it->ep);
+	return ok;
 }
 
 static void vf_member(struct hv_epitem *it)
@@ -269,6 +290,12 @@ static int ctl_locked(struct hv_epoll *ep, int epfd, int op, int fd, struct hv_s
 	    (op == EPOLL_CTL_ADD && (ev->events & EPOLLEXCLUSIVE) != 0 && (ev->events & ~EXCLUSIVE_MAY) != 0))
 		return -EINVAL; /* as do_epoll_ctl() */
 	ep->epfd = epfd;
+	if (vf && op == EPOLL_CTL_ADD && it == NULL && !activate(ep)) {
+		if (hv_demote_locked(s, HV_WHY_NO_WAIT, false) != 0)
+			return -ENOMEM;
+		hv_stay(s, HV_WHY_NO_WAIT, 1000000000);
+		vf = own = false;
+	}
 	if (!own || it == NULL || it->in_kernel) {
 		/* A parked socket must not enter the kernel's set, not even for a moment: it is EPOLLOUT-ready for ever. */
 		if (own && op == EPOLL_CTL_ADD) {
@@ -288,6 +315,11 @@ static int ctl_locked(struct hv_epoll *ep, int epfd, int op, int fd, struct hv_s
 	case EPOLL_CTL_ADD:
 		if (it == NULL)
 			it = new_item(ep, s, fd, ev);
+		if (it == NULL && vf) {
+			if (!own)
+				hv_sys_epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+			return -ENOMEM;
+		}
 		if (it == NULL) { /* no mirror: such a socket may not be moved */
 			atomic_store(&s->pinned, true);
 			return 0;
@@ -344,6 +376,14 @@ int hv_epoll_ctl(struct hv_epoll *ep, int epfd, int op, int fd, struct hv_sock *
 			hv_kernel_leave(s, 0);
 		return r;
 	}
+}
+
+void hv_epoll_fd_closed(struct hv_epoll *ep, int fd, int other)
+{
+	hv_lock(&G.lock);
+	if (ep->epfd == fd)
+		ep->epfd = other;
+	hv_unlock(&G.lock);
 }
 
 bool hv_epoll_active(const struct hv_epoll *ep)
@@ -462,20 +502,56 @@ static int filter(struct hv_epoll *ep, struct epoll_event *ev, int from, int n, 
 	return k - from;
 }
 
-static int kernel_wait(int epfd, struct epoll_event *ev, int max, int64_t ns, const sigset_t *mask)
+static int look(int epfd, struct epoll_event *ev, int max)
+{
+	return hv_sys_epoll_pwait(epfd, ev, max, 0, NULL);
+}
+
+struct sleep {
+	struct hv_epoll *ep;
+	bool on_ring; /* G.sleepers counts it */
+};
+
+/* The thread is cancelled in its sleep and won't come back. */
+static void cancelled(void *arg)
+{
+	struct sleep *z = arg;
+
+	hv_sleep_end();
+	hv_lock(&G.lock);
+	atomic_fetch_sub(&z->ep->sleepers, 1);
+	G.sleepers -= z->on_ring;
+	if (G.sleepers != 0 && !G.armed)
+		hv_ring_arm();
+	hv_unlock(&G.lock);
+	hv_wait_gone();
+}
+
+static int uncancelled_wait(int epfd, struct epoll_event *ev, int max, int64_t ns, const sigset_t *mask)
 {
 	struct timespec ts = ns < 0 ? HV_LONG : (struct timespec){ ns / 1000000000, ns % 1000000000 };
 
-	if (ns != 0)
-		hv_sleep_begin(&ts);
+	hv_sleep_begin(&ts);
 	int r = hv_sys_epoll_pwait2(epfd, ev, max, &ts, mask);
-	if (ns != 0) {
-		hv_sleep_end();
-		if (r == 0 && hv_sig_kept)
-			return -EINTR;
-	}
+	hv_sleep_end();
+	if (r == 0 && hv_sig_kept)
+		return -EINTR;
 	if (r == -ENOSYS)
 		r = hv_sys_epoll_pwait(epfd, ev, max, ns < 0 ? -1 : (int)((ns + 999999) / 1000000), mask);
+	return r;
+}
+
+static __attribute__((noinline)) int kernel_wait(struct sleep *z, int epfd, struct epoll_event *ev, int max, int64_t ns, const sigset_t *mask)
+{
+	int r, type;
+
+	if (ns == 0 && mask == NULL)
+		return look(epfd, ev, max);
+	pthread_cleanup_push(cancelled, z);
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+	r = uncancelled_wait(epfd, ev, max, ns, mask);
+	pthread_setcanceltype(type, NULL);
+	pthread_cleanup_pop(0);
 	return r;
 }
 
@@ -500,7 +576,7 @@ static int sleep_in_kernel(struct hv_epoll *ep, int epfd, struct epoll_event *ev
 		return n;
 	}
 	HV_COUNT(sleeps);
-	int r = kernel_wait(epfd, ev, max, ns, mask);
+	int r = kernel_wait(&(struct sleep){ ep, true }, epfd, ev, max, ns, mask);
 	hv_lock(&G.lock);
 	G.sleepers--;
 	atomic_fetch_sub(&ep->sleepers, 1);
@@ -528,7 +604,7 @@ static int look_kernel(struct hv_epoll *ep, int epfd, struct epoll_event *ev, in
 
 	atomic_store_explicit(&ep->turns, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->kernel_seen_ns, (uint64_t)now, memory_order_relaxed);
-	int r = kernel_wait(epfd, ev + n, max - n, 0, NULL);
+	int r = look(epfd, ev + n, max - n);
 	if (r > 0) {
 		hv_lock(&G.lock);
 		r = filter(ep, ev, n, r, &chan);
@@ -554,7 +630,7 @@ int hv_epoll_wait(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int max
 	while (atomic_load(&ep->vf_items) == 0 && ep->evfd < 0) {
 		/* A set that never had a VF member: straight to the kernel, unless a promotion changes that while we sleep. */
 		atomic_fetch_add(&ep->sleepers, 1);
-		int r = ep->evfd < 0 ? kernel_wait(epfd, ev, max, deadline == INT64_MAX ? -1 : deadline > now ? deadline - now : 0, mask) : 0;
+		int r = ep->evfd < 0 ? kernel_wait(&(struct sleep){ ep, false }, epfd, ev, max, deadline == INT64_MAX ? -1 : deadline > now ? deadline - now : 0, mask) : 0;
 		atomic_fetch_sub(&ep->sleepers, 1);
 		if (ep->evfd < 0)
 			return r;
@@ -583,7 +659,8 @@ int hv_epoll_wait(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int max
 			n += collect(ep, ev, n, max);
 			hv_unlock(&G.lock);
 			uint32_t turn = atomic_load_explicit(&ep->turns, memory_order_relaxed) + (n != 0);
-			bool due = now - (int64_t)atomic_load_explicit(&ep->kernel_seen_ns, memory_order_relaxed) >= (int64_t)HV_KERNEL_LOOK_NS || turn >= 8;
+			/* Who won't wait takes "nothing" for an answer about all of the set. */
+			bool due = (timeout_ns == 0 && n == 0) || now - (int64_t)atomic_load_explicit(&ep->kernel_seen_ns, memory_order_relaxed) >= (int64_t)HV_KERNEL_LOOK_NS || turn >= 8;
 			atomic_store_explicit(&ep->turns, turn, memory_order_relaxed);
 			if (due && !first) {
 				atomic_store_explicit(&ep->kernel_first, n == max, memory_order_relaxed);
@@ -607,7 +684,7 @@ int hv_epoll_wait(struct hv_epoll *ep, int epfd, struct epoll_event *ev, int max
 			continue;
 		}
 		if (timeout_ns == 0 && atomic_load(&ep->vf_items) != 0 && mask == NULL)
-			return 0; /* the kernel's part was looked at if it was due */
+			return 0;
 		int64_t rest = deadline == INT64_MAX ? -1 : deadline > now ? deadline - now : 0;
 		n = sleep_in_kernel(ep, epfd, ev, max, rest, mask);
 		slept = true;

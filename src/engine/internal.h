@@ -35,7 +35,8 @@ struct hv_waiter {
 	uint32_t events;
 };
 struct hv_wakefd { /* pooled eventfds: no per-thread state to destroy */
-	struct hv_wakefd *next;
+	struct hv_wakefd *next;               /* in the pool */
+	struct hv_wakefd *all_next;
 	int fd;
 	_Atomic bool signalled;
 };
@@ -59,6 +60,7 @@ struct hv_epoll {
 	_Atomic uint32_t vf_items;            /* members that are on the VF now */
 	int epfd;                             /* the descriptor it was made with; callers pass theirs */
 	_Atomic int evfd;                     /* -1 until a member is promoted; waiters look at it without the lock */
+	struct hv_epoll *ev_next, **ev_prev;  /* G.evs */
 	bool chan_in;                         /* completion channel is in the kernel set */
 	uint32_t chan_epoch;
 	_Atomic bool nested;
@@ -178,12 +180,13 @@ struct hv_global {
 	struct hv_lock lock;
 	_Atomic int ring;                     /* enum hv_ring_state */
 	_Atomic bool off;                     /* child after fork, exit, or disabled: promote nothing */
+	bool dying;                           /* in hv_engine_dying() */
 	_Atomic uint32_t epoch;               /* of the ring; odd numbers never reused */
 	struct hv_vf *vf;
 	struct hv_vf_pair pair;
 	struct hv_env env;
 	struct hv_tcp_counters tcp;
-	_Atomic uint32_t paused;              /* nothing may be promoted: calls in progress that change privileges, and one more while the process has too few */
+	_Atomic uint32_t paused;              /* nothing may be promoted: calls in progress that change privileges or end the program, and one more while the process has too few */
 	_Atomic bool powerless;
 	_Atomic uint32_t vf_users;            /* control calls in progress without the lock */
 	struct hv_sock *hash[HV_HASH];
@@ -224,7 +227,8 @@ struct hv_global {
 	struct hv_capture *cap;               /* NULL: none; set and cleared under the lock, read by the service thread */
 	enum hv_loss lost_cause;
 	uint64_t lost_ns;
-	struct hv_wakefd *wakefds;
+	struct hv_wakefd *wakefds, *all_wakefds;
+	struct hv_epoll *evs;                 /* sets that have an eventfd */
 	uint8_t *scratch;
 	size_t scratch_len;
 	uint64_t last_barrier_us;
@@ -279,6 +283,7 @@ bool hv_relief_wanted(void);
 bool hv_relief(void);
 
 /* timer.c, lock held */
+bool hv_timer_reserve(void);                         /* for one socket more */
 void hv_timer_update(struct hv_sock *s, uint64_t key_us);
 void hv_timer_del(struct hv_sock *s);
 void hv_timer_run(uint64_t now_us);
@@ -293,8 +298,10 @@ unsigned hv_demote_all_locked(enum hv_why why, bool lost); /* how many the kerne
 void hv_sock_abandon_locked(struct hv_sock *s);
 void hv_tier_set(struct hv_sock *s, enum hv_tier t);
 int hv_sock_fd(const struct hv_sock *s);
+void hv_sleep_ms(unsigned ms);
 
 /* epoll.c, lock held */
+bool hv_epoll_room(const struct hv_sock *s);
 void hv_epoll_promoted(struct hv_sock *s);
 void hv_epoll_demoted(struct hv_sock *s);
 void hv_epoll_event(struct hv_sock *s, uint32_t events);
@@ -307,6 +314,7 @@ void hv_wakefd_put(struct hv_wakefd *w);
 void hv_wakefd_signal(struct hv_wakefd *w);
 uint64_t hv_spin_budget(void);
 void hv_spin_learn(bool hit, uint64_t waited_ns);
+void hv_wait_gone(void);
 
 /* opt.c */
 enum { HV_CM_PKTINFO = 1, HV_CM_TTL = 2, HV_CM_TOS = 4, HV_CM_ORIGDST = 8, HV_CM_PKTINFO6 = 16, HV_CM_HOPLIMIT = 32, HV_CM_TCLASS = 64 };
@@ -407,6 +415,12 @@ static inline void hv_timer_moved(struct hv_sock *s)
 static inline uint64_t hv_timer_next(void)
 {
 	return G.heap_n != 0 ? G.heap[1]->p->heap_key : UINT64_MAX;
+}
+
+/* Nothing is to be promoted now: looked at before, and again with the lock held. */
+static inline bool hv_closed(void)
+{
+	return atomic_load(&G.off) || atomic_load(&G.paused) != 0;
 }
 
 static inline bool hv_ring_ready(void)

@@ -48,12 +48,13 @@ void hv_engine_fork_child(void)
 	if (G.ctl_fd > 0)
 		hv_sys_close(G.ctl_fd);
 	G.ctl_fd = 0;
-	for (struct hv_wakefd *w = G.wakefds; w != NULL; w = w->next)
+	for (struct hv_wakefd *w = G.all_wakefds; w != NULL; w = w->all_next)
 		hv_sys_close(w->fd);
-	G.wakefds = NULL;
+	G.wakefds = G.all_wakefds = NULL;
 	memset(&G.env, 0, sizeof G.env);
 	memset(G.hash, 0, sizeof G.hash);
 	G.udp_wild = NULL;
+	atomic_store(&G.paused, G.powerless); /* other threads of the parent's */
 	/* What the kernel refused just before the fork is the parent's: here it is a socket that can do nothing, and the parent's hand-off
 	 * frees it for both. */
 	for (struct hv_sock *s = G.vf_socks, *next; s != NULL; s = next) {
@@ -100,15 +101,7 @@ static bool may_move(void)
 
 void hv_engine_privileges_change(void)
 {
-	atomic_fetch_add(&G.paused, 1);
-	for (unsigned i = 0; i < 200; i++) {
-		hv_lock(&G.lock);
-		bool all = hv_demote_all_locked(HV_WHY_PRIVILEGE, false) == 0 && atomic_load(&G.vf_users) == 0;
-		hv_unlock(&G.lock);
-		if (all)
-			break;
-		hv_sys_ppoll(NULL, 0, &(struct timespec){ 0, 5000000 }, NULL);
-	}
+	hv_engine_pause(HV_WHY_PRIVILEGE);
 }
 
 void hv_engine_privileges_changed(void)
@@ -127,6 +120,49 @@ void hv_engine_exit(void)
 	if (atomic_flag_test_and_set(&once))
 		return;
 	atomic_store(&G.off, true);
-	hv_demote_all(HV_WHY_EXIT);
+	if (hv_lock_held != 0) /* a crash in the engine, whose handler ends the process: what it was doing nobody can finish */
+		return;
+	hv_engine_pause(HV_WHY_EXIT);
 	hv_summary_write();
+}
+
+/* What is still parked when the program ends is gone without a word to its peer: worth a wait, but a bounded one. A thread that is in the middle of a promotion must not be
+ * cut short either. */
+void hv_engine_pause(enum hv_why why)
+{
+	atomic_fetch_add(&G.paused, 1);
+	for (unsigned i = 0; i < 200; i++) {
+		hv_lock(&G.lock);
+		bool all = hv_demote_all_locked(why, false) == 0 && atomic_load(&G.vf_users) == 0;
+		hv_unlock(&G.lock);
+		if (all)
+			break;
+		hv_sleep_ms(5);
+	}
+}
+
+void hv_engine_resume(void)
+{
+	atomic_fetch_sub(&G.paused, 1);
+}
+
+/* The interrupted thread may be in malloc(), and another one, which holds the lock, may wait for that: so a bounded wait, and nothing is freed. */
+void hv_engine_dying(void)
+{
+	bool got = false;
+
+	if (G.pid != hv_sys_getpid() || hv_lock_held != 0)
+		return;
+	atomic_fetch_add(&G.paused, 1);
+	for (unsigned i = 0; i < 500 && !(got = hv_trylock(&G.lock)); i++)
+		hv_sleep_ms(1);
+	if (got) {
+		G.dying = true;
+		hv_demote_all_locked(HV_WHY_EXIT, false);
+		G.dying = false;
+		hv_unlock(&G.lock);
+		for (unsigned i = 0; i < 50 && atomic_load(&G.vf_users) != 0; i++)
+			hv_sleep_ms(1);
+	}
+	atomic_fetch_sub(&G.paused, 1);
 }

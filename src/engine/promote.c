@@ -135,13 +135,17 @@ static enum hv_why steer(struct hv_sock *s, uint32_t *epoch)
 	int err = 0;
 
 	hv_lock(&G.lock);
-	if (!hv_ring_ready() || G.vf == NULL || atomic_load(&G.paused) != 0) {
+	if (!hv_ring_ready() || G.vf == NULL || hv_closed()) {
 		hv_unlock(&G.lock);
 		return HV_WHY_VF_ABSENT;
 	}
 	if (hv_demux_find(&p->tuple) != NULL) {
 		hv_unlock(&G.lock);
 		return HV_WHY_INELIGIBLE;
+	}
+	if (!hv_timer_reserve() || !hv_epoll_room(s)) {
+		hv_unlock(&G.lock);
+		return HV_WHY_NO_WAIT;
 	}
 	p->pend = NULL;
 	p->pend_tail = &p->pend;
@@ -210,9 +214,9 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 	uint64_t now_us = hv_now_us();
 
 	hv_lock(&G.lock);
-	atomic_fetch_sub(&G.vf_users, 1);
 	if (mw != HV_MOVE_OK) {
 		unsteer(s);
+		atomic_fetch_sub(&G.vf_users, 1);
 		hv_unlock(&G.lock);
 		hv_unmap(buf, cap);
 		HV_COUNT(move_why[mw < 32 ? mw : 31]);
@@ -230,7 +234,7 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 	p->aux = buf;
 	p->aux_len = cap;
 	int r = -ENOMEM;
-	if (p->tcb != NULL && hv_ring_ready() && epoch == atomic_load(&G.epoch) && p->fork_gen == atomic_load(&G.fork_gen)) {
+	if (p->tcb != NULL && hv_ring_ready() && !hv_closed() && epoch == atomic_load(&G.epoch) && p->fork_gen == atomic_load(&G.fork_gen)) {
 		uint8_t l2[14];
 		hv_path_l2(l2, rt, img.tuple.family);
 		img.pmtu = rt->mtu; /* TCP_INFO tells that of the last segment that was sent */
@@ -245,10 +249,12 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 			hv_obj_free(p->tcb, hv_tcb_size());
 		p->tcb = NULL;
 		p->aux = NULL;
+		atomic_fetch_sub(&G.vf_users, 1);
 		hv_unlock(&G.lock);
 		hv_unmap(buf, cap);
 		return r == -ENOBUFS || r == -ENOMEM ? HV_WHY_NO_MEMORY : HV_WHY_NOT_NOW;
 	}
+	atomic_fetch_sub(&G.vf_users, 1);
 	if (hv_tcp_aux_done(p->tcb)) {
 		hv_unmap(p->aux, p->aux_len);
 		p->aux = NULL;
@@ -301,7 +307,7 @@ static enum hv_why promote_udp(struct hv_sock *s, uint64_t t0)
 	hv_lock(&G.lock);
 	atomic_fetch_sub(&G.vf_users, 1);
 	/* the fork: in this very moment */
-	if (!hv_ring_ready() || epoch != atomic_load(&G.epoch) || p->fork_gen != atomic_load(&G.fork_gen)) {
+	if (!hv_ring_ready() || hv_closed() || epoch != atomic_load(&G.epoch) || p->fork_gen != atomic_load(&G.fork_gen)) {
 		unsteer(s);
 		hv_unlock(&G.lock);
 		return HV_WHY_VF_ABSENT;

@@ -35,8 +35,10 @@ int hv_engine_fds(int *fds, int n)
 	hv_lock(&G.lock);
 	if (G.ctl_fd > 0 && k < n)
 		fds[k++] = G.ctl_fd;
-	for (struct hv_wakefd *w = G.wakefds; w != NULL && k < n; w = w->next)
+	for (struct hv_wakefd *w = G.all_wakefds; w != NULL && k < n; w = w->all_next)
 		fds[k++] = w->fd;
+	for (struct hv_epoll *ep = G.evs; ep != NULL && k < n; ep = ep->ev_next)
+		fds[k++] = ep->evfd;
 	if (G.vf != NULL && k + 2 <= n) {
 		fds[k++] = hv_vf_channel_fd(G.vf);
 		fds[k++] = hv_vf_async_fd(G.vf);

@@ -75,7 +75,19 @@ void hv_sock_fd_added(struct hv_sock *s, int newfd)
 
 void hv_sock_fd_closed(struct hv_sock *s, int fd)
 {
-	hv_lock(&G.lock);
+	bool vf;
+
+	for (;;) { /* not while it moves: by this number, perhaps */
+		vf = hv_sock_vf(s);
+		if (!vf && !hv_kernel_enter(s))
+			continue;
+		hv_lock(&G.lock);
+		if (hv_sock_vf(s) == vf)
+			break;
+		hv_unlock(&G.lock);
+		if (!vf)
+			hv_kernel_leave(s, 0);
+	}
 	for (unsigned i = 0; i < HV_SOCK_FDS; i++)
 		if (s->p->fds[i] == fd)
 			s->p->fds[i] = -1;
@@ -95,6 +107,8 @@ void hv_sock_fd_closed(struct hv_sock *s, int fd)
 		drop_items(s, fd);
 	}
 	hv_unlock(&G.lock);
+	if (!vf)
+		hv_kernel_leave(s, 0);
 }
 
 void hv_error_hold(struct hv_sock *s, int err)

@@ -39,8 +39,10 @@ static void down(uint32_t i)
 }
 
 /* Makes room for every VF-tier socket before it is promoted, so that arming a timer can't fail. */
-static bool reserve(uint32_t n)
+bool hv_timer_reserve(void)
 {
+	uint32_t n = G.vf_count + atomic_load(&G.vf_users) + 1;
+
 	if (n + 1 < G.heap_cap)
 		return true;
 	uint32_t cap = G.heap_cap != 0 ? G.heap_cap * 2 : 1024;
@@ -61,7 +63,7 @@ void hv_timer_update(struct hv_sock *s, uint64_t key)
 	struct hv_sock_priv *p = s->p;
 
 	if (p->heap_idx == 0) {
-		if (!reserve(G.heap_n + 1))
+		if (G.heap_n + 1 >= G.heap_cap) /* not on the VF yet, or not any more */
 			return;
 		p->heap_key = key;
 		p->heap_idx = ++G.heap_n;

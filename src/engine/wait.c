@@ -47,6 +47,8 @@ struct hv_wakefd *hv_wakefd_get(void)
 		return NULL;
 	}
 	w->fd = hv_sys_high(fd);
+	w->all_next = G.all_wakefds;
+	G.all_wakefds = w;
 	return w;
 }
 
@@ -266,6 +268,71 @@ static struct timespec left(int64_t deadline)
 	return (struct timespec){ d / 1000000000, d % 1000000000 };
 }
 
+/* There can't be a sleep with what the VF needs for it (no descriptor is left, or the limit is so low that ppoll() takes fewer than we have): a sleep
+ * in the kernel alone takes nothing. HV_MOVED, or 0 where the kernel doesn't want one of them now. */
+static int wait_there(struct state *st)
+{
+	unsigned refused = 0;
+
+	hv_lock(&G.lock);
+	for (unsigned i = 0; i < st->n; i++) {
+		struct hv_sock *s = vf_entry(&st->ents[i]) ? st->ents[i].s : NULL;
+		if (s != NULL && hv_demote_locked(s, HV_WHY_NO_WAIT, false) != 0)
+			refused++;
+		else if (s != NULL) /* not soon again */
+			hv_stay(s, HV_WHY_NO_WAIT, 1000000000);
+	}
+	hv_unlock(&G.lock);
+	if (refused == 0)
+		return HV_MOVED;
+	struct timespec ts = { 0, 1000000 };
+	hv_sys_ppoll(NULL, 0, &ts, NULL);
+	return 0;
+}
+
+/* A thread that was in the engine is cancelled: the preload layer has something to put in order, too. */
+void (*hv_wait_cancelled)(void);
+void hv_wait_gone(void)
+{
+	if (hv_wait_cancelled != NULL)
+		hv_wait_cancelled();
+}
+
+struct sleep {
+	struct state *st;
+	struct hv_wakefd *wake;
+};
+
+/* The thread is cancelled in its sleep and won't come back. */
+static void cancelled(void *arg)
+{
+	struct sleep *z = arg;
+
+	hv_sleep_end();
+	hv_lock(&G.lock);
+	G.sleepers--;
+	unlink_waiters(z->st);
+	hv_wakefd_put(z->wake);
+	if (G.sleepers != 0 && !G.armed)
+		hv_ring_arm();
+	hv_unlock(&G.lock);
+	leave(z->st);
+	hv_wait_gone();
+}
+
+/* Cancellation is asked for before and after the call as well; a pending one is acted upon here. */
+static __attribute__((noinline)) int cancellable_ppoll(struct sleep *z, unsigned n, struct timespec *ts, const sigset_t *mask)
+{
+	int r, type;
+
+	pthread_cleanup_push(cancelled, z);
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+	r = (int)HV_SYS(SYS_ppoll, z->st->pfd, n, ts, mask, 8, 0);
+	pthread_setcanceltype(type, NULL);
+	pthread_cleanup_pop(0);
+	return r;
+}
+
 static int sleep_once(struct state *st, int64_t deadline, const sigset_t *mask)
 {
 	bool moved = false;
@@ -275,7 +342,7 @@ static int sleep_once(struct state *st, int64_t deadline, const sigset_t *mask)
 	struct hv_wakefd *wake = hv_wakefd_get();
 	if (wake == NULL) {
 		hv_unlock(&G.lock);
-		return -ENOMEM;
+		return wait_there(st);
 	}
 	link_waiters(st, wake);
 	hv_ring_arm();
@@ -293,7 +360,7 @@ static int sleep_once(struct state *st, int64_t deadline, const sigset_t *mask)
 		ts = deadline != INT64_MAX ? left(deadline) : HV_LONG;
 		HV_COUNT(sleeps);
 		hv_sleep_begin(&ts);
-		r = (int)HV_SYS(SYS_ppoll, st->pfd, n + 2, &ts, mask, 8, 0);
+		r = cancellable_ppoll(&(struct sleep){ st, wake }, n + 2, &ts, mask);
 		hv_sleep_end();
 	} else {
 		for (unsigned k = 0; k < st->npfd; k++)
@@ -312,6 +379,8 @@ static int sleep_once(struct state *st, int64_t deadline, const sigset_t *mask)
 	if (G.sleepers != 0 && !G.armed && hv_ring_arm()) /* others rely on the event that this thread has used up */
 		hv_ring_poll(hv_now_ns());
 	hv_unlock(&G.lock);
+	if (r == -EINVAL && st->nw != 0) /* RLIMIT_NOFILE */
+		return wait_there(st);
 	return r < 0 ? r : 0;
 }
 

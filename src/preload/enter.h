@@ -18,6 +18,15 @@
 extern __thread bool hv_sig_norestart __attribute__((tls_model("initial-exec"))); /* a handler without SA_RESTART ran (or was kept) since this was cleared */
 void hv_sig_release(void);
 
+/* Something is on the VF: from now on it isn't left there by a signal that nobody catches. */
+extern _Atomic bool hv_fatal_ready;
+void hv_fatal_init(void);
+static inline void hv_fatal_need(void)
+{
+	if (__builtin_expect(!hv_fatal_ready, 0))
+		hv_fatal_init();
+}
+
 static inline void hv_engine_enter(void)
 {
 	hv_inside_depth++;

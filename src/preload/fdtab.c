@@ -141,6 +141,19 @@ static hv_tab_entry *entry(int fd)
 	return leaf == NULL ? NULL : &leaf[(unsigned)fd & (HV_FD_LEAF - 1)];
 }
 
+struct name {
+	const struct hv_file *f;
+	int fd;
+};
+
+static void other_name(int fd, struct hv_file *f, void *arg)
+{
+	struct name *n = arg;
+
+	if (f == n->f)
+		n->fd = fd;
+}
+
 /* f has left the entry of fd, which is still open when `open`. */
 static void left(int fd, struct hv_file *f, bool open)
 {
@@ -157,6 +170,13 @@ static void left(int fd, struct hv_file *f, bool open)
 			hv_log_once(HV_LOG_INFO, "descriptor %d was closed behind our back", fd);
 			hv_sock_abandon(f->s);
 		}
+		hv_engine_leave();
+	} else if (!last) { /* rare: the table is searched */
+		struct name n = { f, -1 };
+		hv_tab_each(0, HV_FD_MAX - 1, other_name, &n);
+		hv_engine_enter();
+		if (n.fd >= 0)
+			hv_epoll_fd_closed(f->ep, fd, n.fd);
 		hv_engine_leave();
 	}
 	hv_file_put(f);

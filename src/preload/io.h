@@ -44,6 +44,8 @@ static inline void hv_touch(struct hv_sock *s, int fd, enum hv_dir dir)
 		return;
 	hv_engine_enter();
 	hv_sock_touch(s, fd, dir);
+	if (hv_sock_vf(s))
+		hv_fatal_need();
 	hv_engine_leave();
 }
 
@@ -52,6 +54,8 @@ static inline void hv_read_done(struct hv_sock *s, ssize_t n)
 {
 	hv_engine_enter();
 	hv_kernel_leave(s, n);
+	if (hv_sock_vf(s))
+		hv_fatal_need();
 	hv_engine_leave();
 }
 

@@ -196,7 +196,7 @@ HV_EXPORT int shutdown(int fd, int how)
 
 /* ---- close ---- */
 
-#define OWN 128
+#define OWN 1024
 
 /* The library's own descriptors, which a program that closes everything doesn't know of. There are none before the first promotion. */
 static int own_fds(int fds[OWN])

@@ -64,10 +64,8 @@ void hv_fork_child(void)
 	if (!hv_on)
 		return;
 	hv_pid = hv_sys_getpid();
-	bool matters = hv_fork_matters();
 	hv_engine_fork_child();
-	if (matters)
-		hv_tab_each(0, HV_FD_MAX - 1, forked, NULL);
+	hv_tab_each(0, HV_FD_MAX - 1, forked, NULL); /* an attempt to move one may have been going on, the first of all even */
 	hv_engine_leave();
 }
 
@@ -126,46 +124,54 @@ static void before_program(bool exec)
 	hv_tab_each(0, HV_FD_MAX - 1, leaves, &borrowed);
 	if (exec && !borrowed) {
 		hv_engine_enter();
-		hv_demote_all(HV_WHY_EXEC);
+		hv_engine_pause(HV_WHY_EXEC);
 		hv_engine_leave();
 	}
 	errno = e;
 }
 
+/* The program is still there: it wasn't that easy. */
+static int no_program(int r)
+{
+	if (!hv_aside() && !hv_borrowed())
+		hv_engine_resume();
+	return r;
+}
+
 HV_EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 {
 	before_program(true);
-	return REAL(execve)(path, argv, envp);
+	return no_program(REAL(execve)(path, argv, envp));
 }
 
 HV_EXPORT int execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags)
 {
 	before_program(true);
-	return REAL(execveat)(dir, path, argv, envp, flags);
+	return no_program(REAL(execveat)(dir, path, argv, envp, flags));
 }
 
 HV_EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
 	before_program(true);
-	return REAL_LAZY(fexecve)(fd, argv, envp);
+	return no_program(REAL_LAZY(fexecve)(fd, argv, envp));
 }
 
 HV_EXPORT int execv(const char *path, char *const argv[])
 {
 	before_program(true);
-	return REAL_LAZY(execv)(path, argv);
+	return no_program(REAL_LAZY(execv)(path, argv));
 }
 
 HV_EXPORT int execvp(const char *file, char *const argv[])
 {
 	before_program(true);
-	return REAL_LAZY(execvp)(file, argv);
+	return no_program(REAL_LAZY(execvp)(file, argv));
 }
 
 HV_EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
 {
 	before_program(true);
-	return REAL_LAZY(execvpe)(file, argv, envp);
+	return no_program(REAL_LAZY(execvpe)(file, argv, envp));
 }
 
 /* The vector of an execl() call on the stack, as libc does it: a vforked child must not allocate. */

@@ -8,9 +8,15 @@
 #include <unistd.h>
 
 #include "base/conf.h"
+#include "preload/enter.h"
 #include "preload/fdtab.h"
 #include "preload/proc.h"
 #include "preload/real.h"
+
+static void cancelled(void)
+{
+	hv_engine_leave();
+}
 
 __attribute__((constructor)) static void start(void)
 {
@@ -24,6 +30,7 @@ __attribute__((constructor)) static void start(void)
 	hv_conf_load(environ); /* and opens the log */
 	if (hv_conf.enable) {
 		hv_engine_init();
+		hv_wait_cancelled = cancelled;
 		hv_proc_init();
 		hv_on = true;
 	}

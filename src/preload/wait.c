@@ -83,13 +83,26 @@ static void release(struct set *st)
 			hv_kernel_leave(st->ents[i].s, 0);
 }
 
-static void done(struct set *st)
+static void drop(struct set *st)
 {
 	for (unsigned i = 0; i < st->n; i++)
 		if (st->files[i] != NULL)
 			hv_file_put(st->files[i]);
+}
+
+static void done(struct set *st)
+{
+	drop(st);
 	if (st->mem != NULL)
 		HV_SYS(SYS_munmap, st->mem, st->mem_len, 0, 0, 0, 0);
+}
+
+/* The engine can't sleep for this set, whose sockets are in the kernel now. */
+static void again(struct set *st)
+{
+	drop(st);
+	st->n = 0;
+	st->tracked = st->vf = false;
 }
 
 static int engine_poll(struct set *st, int64_t deadline, const sigset_t *mask)
@@ -115,23 +128,27 @@ static int64_t deadline_in(const struct timespec *ts)
 /* -1: the caller makes the real call, with what hold() took still held; else the result. */
 static int poll_set(struct set *st, struct pollfd *fds, unsigned n, const struct timespec *ts, const sigset_t *mask, bool *real)
 {
-	*real = true;
-	for (unsigned i = 0; i < n; i++)
-		add(st, fds[i].fd, fds[i].events);
-	if (!st->tracked && !st->vf)
-		return 0;
-	if (hold(st)) {
-		st->held = 1;
-		return 0;
-	}
-	*real = false;
-	if (ts != NULL && (ts->tv_sec < 0 || (unsigned long)ts->tv_nsec >= 1000000000u))
-		return -EINVAL;
-	int r = engine_poll(st, deadline_in(ts), mask);
-	if (r >= 0)
+	for (;;) {
+		*real = true;
 		for (unsigned i = 0; i < n; i++)
-			fds[i].revents = st->ents[i].revents;
-	return r;
+			add(st, fds[i].fd, fds[i].events);
+		if (!st->tracked && !st->vf)
+			return 0;
+		if (hold(st)) {
+			st->held = 1;
+			return 0;
+		}
+		*real = false;
+		if (ts != NULL && (ts->tv_sec < 0 || (unsigned long)ts->tv_nsec >= 1000000000u))
+			return -EINVAL;
+		int r = engine_poll(st, deadline_in(ts), mask);
+		if (r >= 0)
+			for (unsigned i = 0; i < n; i++)
+				fds[i].revents = st->ents[i].revents;
+		if (r != HV_MOVED)
+			return r;
+		again(st);
+	}
 }
 
 /* Nothing that we could follow is in any set; else the set is going to be read. */
@@ -288,17 +305,21 @@ static int scatter(const struct set *st, const struct sel *q)
 /* As poll_set(). */
 static int select_set(struct set *st, const struct sel *q, int64_t deadline, const sigset_t *mask, bool *real)
 {
-	*real = true;
-	gather(st, q);
-	if (!st->tracked && !st->vf)
-		return 0;
-	if (hold(st)) {
-		st->held = 1;
-		return 0;
+	for (;;) {
+		*real = true;
+		gather(st, q);
+		if (!st->tracked && !st->vf)
+			return 0;
+		if (hold(st)) {
+			st->held = 1;
+			return 0;
+		}
+		*real = false;
+		int r = engine_poll(st, deadline, mask);
+		if (r != HV_MOVED)
+			return r < 0 ? r : scatter(st, q);
+		again(st);
 	}
-	*real = false;
-	int r = engine_poll(st, deadline, mask);
-	return r < 0 ? r : scatter(st, q);
 }
 
 /* What has to be known before the sets can be read. */

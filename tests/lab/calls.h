@@ -100,7 +100,17 @@
 	X("opt-live", c_opt_live) \
 	X("opt-buffers", c_opt_buffers) \
 	X("info-length", c_info_length) \
-	X("info-moves", c_info_moves)
+	X("info-moves", c_info_moves) \
+	X("end-signal", c_end_signal) \
+	X("end-busy", c_end_busy) \
+	X("privileges", c_privileges) \
+	X("limit-fds", c_limit_fds) \
+	X("no-fds", c_no_fds) \
+	X("no-fds-epoll", c_no_fds_epoll) \
+	X("epoll-dup", c_epoll_dup) \
+	X("epoll-now", c_epoll_now) \
+	X("cancel", c_cancel) \
+	X("fork-busy", c_fork_busy)
 
 #define CALL_PROTO(name, fn) void fn(void);
 CALL_CASES(CALL_PROTO)

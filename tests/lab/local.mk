@@ -6,7 +6,7 @@ tests_lab_waits_SOURCES = tests/lab/drive.c tests/lab/drive.h tests/lab/peer.h t
 tests_lab_waits_LDFLAGS = -pthread
 tests_lab_calls_SOURCES = tests/lab/drive.c tests/lab/drive.h tests/lab/peer.h tests/lab/calls.c tests/lab/calls.h tests/lab/calls_data.c \
 	tests/lab/calls_fd.c tests/lab/calls_opt.c tests/lab/calls_udp.c tests/lab/calls_udp_more.c tests/lab/calls_tcp_opt.c tests/lab/calls_fork.c \
-	tests/lab/calls_epoll.c
+	tests/lab/calls_epoll.c tests/lab/calls_life.c
 tests_lab_calls_LDFLAGS = -pthread
 tests_lab_storm_SOURCES = tests/lab/storm.c
 tests_lab_storm_LDFLAGS = -pthread

@@ -7,7 +7,8 @@
  *   acc            accept a connection              echo C N      N times: read one octet, write one octet
  *   send C N       write N octets                   recv C N      read and check N octets
  *   slow C N       the same in small pieces         eof C         wants the end of the stream
- *   fin C          shutdown(SHUT_WR)                rst C         close with a reset
+ *   rest C         read and check up to the end     rst C         close with a reset
+ *   fin C          shutdown(SHUT_WR)
  *   close C        close                            oob C         one urgent octet
  *   sleep MS       nothing                          err C         wants a reset
  *   uecho N        N times: UDP echo                usend N       UDP datagram of N octets to the last sender
@@ -22,7 +23,7 @@
 #include <poll.h>
 #include <signal.h>
 
-#define MAX_CONN 8
+#define MAX_CONN 32
 #define LIMIT_MS 15000 /* no step may take longer */
 
 static struct {
@@ -228,6 +229,13 @@ static bool step(char *s)
 	char x;
 	if (strcmp(verb, "eof") == 0)
 		return ready(conn[c].fd, POLLIN) && (recv(conn[c].fd, &x, 1, 0) == 0 || FAIL("no end of stream"));
+	if (strcmp(verb, "rest") == 0) {
+		ssize_t r;
+		while (ready(conn[c].fd, POLLIN) && (r = recv(conn[c].fd, &x, 1, 0)) != 0)
+			if (r < 0 || x != peer_octet(conn[c].in++))
+				return FAIL("rest: %s", r < 0 ? strerror(errno) : "wrong octet");
+		return err[0] == '\0';
+	}
 	if (strcmp(verb, "err") == 0)
 		return ready(conn[c].fd, POLLIN) && ((recv(conn[c].fd, &x, 1, 0) == -1 && errno == ECONNRESET) || FAIL("no reset"));
 	if (strcmp(verb, "oob") == 0)

@@ -81,6 +81,13 @@ void hv_epoll_put(struct hv_epoll *ep)
 	free(ep);
 	atomic_fetch_add(&died, 1);
 }
+static int ep_closed, ep_other;
+void hv_epoll_fd_closed(struct hv_epoll *ep, int fd, int other)
+{
+	assert_non_null(ep);
+	ep_closed = fd;
+	ep_other = other;
+}
 struct hv_file *hv_sock_probe(int fd)
 {
 	(void)fd;
