@@ -103,7 +103,6 @@
 	X("info-moves", c_info_moves) \
 	X("end-signal", c_end_signal) \
 	X("end-busy", c_end_busy) \
-	X("privileges", c_privileges) \
 	X("limit-fds", c_limit_fds) \
 	X("no-fds", c_no_fds) \
 	X("no-fds-epoll", c_no_fds_epoll) \

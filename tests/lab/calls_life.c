@@ -1,4 +1,4 @@
-/* calls_life.c - a hot socket and the life of its process: how it ends, what it gives up, what it runs out of. Conventions: drive.h. */
+/* calls_life.c - a hot socket and the life of its process: how it ends, what it runs out of, what its other threads do meanwhile. Conventions: drive.h. */
 #include "calls.h"
 
 #include <fcntl.h>
@@ -45,15 +45,6 @@ void c_end_signal(void)
 	ends("abort", 1, SIGABRT);
 	ends("crash", 2, SIGSEGV);
 	ends("rt", 3, SIGRTMIN);
-}
-
-void c_privileges(void)
-{
-	struct sock s = tcp_new();
-	say_rc("setuid", setuid(65534));
-	warm(&s, 50);
-	still_alive(&s);
-	printf(" %s", peer_do(ctl, "eof 0") ? "end" : "nothing");
 }
 
 #define BUSY 3
