@@ -69,12 +69,37 @@ static void to_stack(struct hv_sock *s, struct hv_frame *f, uint64_t now_us)
 		hv_sock_apply(s, acts, now_us);
 }
 
+/* Segments that a router has cut: putting them together is the kernel's, which has the other pieces. It gets the connection for good; what it would have taken for the parked
+ * socket's the peer repeats. */
+static bool fragment(const uint8_t *frame, uint32_t len)
+{
+	uint32_t l4 = 14u + (uint32_t)(len > 14 ? frame[14] & 15u : 0) * 4u;
+	struct hv_tuple t;
+
+	if (len < 34 || len < l4 + 4 || frame[12] != 8 || frame[13] != 0 || frame[14] >> 4 != 4 || (frame[20] & 0x20) == 0 || frame[23] != 6)
+		return false;
+	memset(&t, 0, sizeof t);
+	t.family = 4;
+	t.proto = 6;
+	memcpy(t.raddr, frame + 26, 4);
+	memcpy(t.laddr, frame + 30, 4);
+	memcpy(&t.rport, frame + l4, 2);
+	memcpy(&t.lport, frame + l4 + 2, 2);
+	struct hv_sock *s = hv_demux_find(&t);
+	if (s != NULL && hv_sock_vf(s) && !s->p->demote_pending) {
+		atomic_store(&s->pinned, true);
+		hv_demote_locked(s, HV_WHY_PROTOCOL, false);
+	}
+	return true;
+}
+
 static void one(uint8_t *frame, uint32_t len, bool csum_ok, uint64_t now_us)
 {
 	struct hv_frame f;
 
 	if (!hv_frame_parse(frame, len, &f)) {
-		hv_path_icmp(frame, len, now_us);
+		if (!fragment(frame, len))
+			hv_path_icmp(frame, len, now_us);
 		return;
 	}
 	HV_COUNT(captured);

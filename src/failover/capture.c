@@ -57,6 +57,8 @@ enum { L_DROP, L_V4, L_ICMP4, L_ICMP6, L_FIND, L_COUNT };
 #define STWI(o, v) { .code = BPF_ST | BPF_MEM | BPF_W, .dst_reg = 10, .off = (o), .imm = (v) }
 #define JNE(r, v, l) { .code = BPF_JMP | BPF_JNE | BPF_K, .dst_reg = (r), .imm = (v), .off = (l) }
 #define JEQ(r, v, l) { .code = BPF_JMP | BPF_JEQ | BPF_K, .dst_reg = (r), .imm = (v), .off = (l) }
+#define JLT(r, v, l) { .code = BPF_JMP | BPF_JLT | BPF_K, .dst_reg = (r), .imm = (v), .off = (l) }
+#define LSH_IMM(d, v) { .code = BPF_ALU64 | BPF_LSH | BPF_K, .dst_reg = (d), .imm = (v) }
 #define JA(l) { .code = BPF_JMP | BPF_JA, .off = (l) }
 #define CALL(f) { .code = BPF_JMP | BPF_CALL, .imm = (f) }
 #define EXIT_() { .code = BPF_JMP | BPF_EXIT }
@@ -118,9 +120,13 @@ static int filter_load(int map)
 		PKT(BPF_B, 14 + 9), JEQ(0, IPPROTO_ICMP, L_ICMP4), JNE(0, IPPROTO_TCP, L_DROP),
 		/* The header and the ports at once, so that what belongs into the key comes to lie there. */
 		LOAD(14, -52, 24),
-		KEYB(1, -52), JNE(1, 0x45, L_DROP),                        /* no options */
-		KEYH(1, -46), AND_IMM(1, htons(0x3fff)), JNE(1, 0, L_DROP), /* no fragment: offset 0 and not MF */
+		KEYH(1, -46), AND_IMM(1, htons(0x1fff)), JNE(1, 0, L_DROP), /* of fragments only the first one has ports */
+		KEYB(7, -52),
 		STWI(-28, 0), ST0(-24), ST0(-16), ST0(-8), STWI(-4, 4),
+		JEQ(7, 0x45, L_FIND),
+		/* IP options: the ports are behind them. */
+		MOV_REG(1, 7), AND_IMM(1, 0xf0), JNE(1, 0x40, L_DROP), AND_IMM(7, 15), JLT(7, 6, L_DROP), LSH_IMM(7, 2), ADD_IMM(7, 14),
+		MOV_REG(1, 6), MOV_REG(2, 7), MOV_REG(3, 10), ADD_IMM(3, -32), MOV_IMM(4, 4), CALL(BPF_FUNC_skb_load_bytes), JNE(0, 0, L_DROP),
 		LABEL(L_FIND),
 		MAPFD(1, map), MOV_REG(2, 10), ADD_IMM(2, -40), CALL(BPF_FUNC_map_lookup_elem), JEQ(0, 0, L_DROP),
 		MOV_IMM(0, -1), EXIT_(),

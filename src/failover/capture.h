@@ -2,8 +2,8 @@
  * capture.h - inbound packets of promoted connections that arrive on the upper device instead of the VF's queue.
  *
  * The kernel drops them (their socket is parked), and the peer would only find out by its retransmission timer. They come there whenever the
- * host moves the data path before the guest is told, and now and then while the VF is healthy (vf-and-netvsc.md 0.1, 1.2). Captured, they are
- * input of our stack like any other. One capture per process and upper device; without it everything works, but later.
+ * host moves the data path before the guest is told, and now and then while the VF is healthy (vf-and-netvsc.md 0.1, 1.2). So do segments that an
+ * adapter's flow rules don't match by their ports: those with IP options, and fragments. Captured, they are input of our stack like any other. One capture per process and upper device; without it everything works, but later.
  *
  * What a reader has to expect:
  *  - Each packet comes once here, but the kernel gets it too: until the socket is parked, and again when it isn't any more, the kernel uses it.
@@ -40,7 +40,7 @@ int hv_capture_fd(const struct hv_capture *c);
 int hv_capture_add(struct hv_capture *c, const struct hv_tuple *t);
 int hv_capture_del(struct hv_capture *c, const struct hv_tuple *t);
 
-/* One Ethernet frame, TCP or ICMP, without VLAN tag, IPv4 options or fragments, never one that this machine sent. Returns its length; -EAGAIN when there is
+/* One Ethernet frame, TCP or ICMP, without VLAN tag, of fragments only the first, never one that this machine sent. Returns its length; -EAGAIN when there is
  * none, -EMSGSIZE when it was longer than cap (it's gone), other -errno when the socket is broken. Never waits. One thread at a time.
  * *csum_ok: the TCP checksum needs no check, because the kernel has seen that it's right, or because the packet never was on a wire and the
  * field holds something else. False: nobody has looked yet. */

@@ -79,7 +79,7 @@ static struct hv_capture *capture(void)
 
 /* ---- frames ---- */
 
-enum twist { PLAIN, LPORT, RPORT, LADDR, RADDR, VLAN, DATAGRAM, OPTIONS, MORE, OFFSET, OTHER_MAC, BAD_SUM, SHORT, EXTENSION };
+enum twist { PLAIN, LPORT, RPORT, LADDR, RADDR, VLAN, DATAGRAM, OPTIONS, MISLEADING, MORE, OFFSET, OTHER_MAC, BAD_SUM, SHORT, EXTENSION };
 
 static void put16(uint8_t *p, uint32_t v)
 {
@@ -109,7 +109,7 @@ static size_t frame(uint8_t *f, struct hv_tuple t, enum twist tw, uint32_t id)
 	put16(p - 2, t.family == 4 ? ETH_P_IP : ETH_P_IPV6);
 	uint8_t proto = tw == DATAGRAM ? IPPROTO_UDP : IPPROTO_TCP;
 	if (t.family == 4) {
-		uint32_t ihl = tw == OPTIONS ? 24 : 20;
+		uint32_t ihl = tw == OPTIONS || tw == MISLEADING ? 24 : 20;
 		p[0] = (uint8_t)(0x40 | ihl / 4);
 		put16(p + 2, ihl + seg);
 		put16(p + 6, tw == MORE ? 0x2000 : tw == OFFSET ? 0x0010 : 0x4000);
@@ -117,9 +117,12 @@ static size_t frame(uint8_t *f, struct hv_tuple t, enum twist tw, uint32_t id)
 		p[9] = proto;
 		memcpy(p + 12, t.raddr, 4);
 		memcpy(p + 16, t.laddr, 4);
-		if (tw == OPTIONS) { /* where a filter that overlooks them would find the ports */
+		if (tw == MISLEADING) { /* where a filter that overlooks options would find the ports */
 			memcpy(p + 20, &t.rport, 2);
 			memcpy(p + 22, &t.lport, 2);
+			t.rport = (uint16_t)(t.rport ^ htons(1));
+		} else if (tw == OPTIONS) {
+			memset(p + 20, 1, 4);
 		}
 		uint16_t sum = hv_csum(p, ihl, 0);
 		memcpy(p + 10, &sum, 2);
@@ -213,7 +216,7 @@ static void expect(struct hv_capture *c, const struct hv_tuple *marker, const ui
 
 static void frames_of(struct hv_capture *c, int family, const struct hv_tuple *marker)
 {
-	static const enum twist t4[] = { LPORT, RPORT, LADDR, RADDR, VLAN, DATAGRAM, OPTIONS, MORE, OFFSET, OTHER_MAC, SHORT };
+	static const enum twist t4[] = { LPORT, RPORT, LADDR, RADDR, VLAN, DATAGRAM, MISLEADING, OFFSET, OTHER_MAC, SHORT };
 	static const enum twist t6[] = { LPORT, RPORT, LADDR, RADDR, VLAN, DATAGRAM, EXTENSION, OTHER_MAC, SHORT };
 	const enum twist *tw = family == 4 ? t4 : t6;
 	uint32_t n = family == 4 ? sizeof t4 / sizeof t4[0] : sizeof t6 / sizeof t6[0], ids[40], k = 0;
@@ -231,7 +234,19 @@ static void frames_of(struct hv_capture *c, int family, const struct hv_tuple *m
 	}
 	ids[k] = BAD_SUM << 16 | 1;
 	from_peer(&t, BAD_SUM, ids[k++]);
+	if (family == 4) {
+		ids[k] = k + 1;
+		from_peer(&t, OPTIONS, ids[k++]);
+	}
 	expect(c, marker, ids, k);
+	if (family == 4) { /* the first of several fragments: it says whose they are */
+		bool ok;
+		struct pollfd p = { hv_capture_fd(c), POLLIN, 0 };
+		from_peer(&t, MORE, 1);
+		check(poll(&p, 1, PATIENCE_MS) == 1);
+		check(hv_capture_read(c, big, sizeof big, &ok) == 14 + 20 + 32 && (big[20] & 0x20) != 0 && memcmp(big + 34, &t.rport, 2) == 0);
+		nothing(c);
+	}
 
 	/* What leaves: with the addresses the other way round, it would match. */
 	check(hv_capture_add(c, &rev) == 0);
