@@ -52,10 +52,11 @@ unsigned hv_space_event(struct hv_tcb *t, bool was_writable)
 	return HV_TCP_WRITABLE;
 }
 
-/* Only retransmitted octets were acknowledged. Which transmission arrived, and so what the RTT is, only a timestamp tells (RFC 7323 4). Without
- * one the RTO stays backed off until a segment that was sent once is acknowledged (Karn; RFC 6298 section 5): the path may just have
- * become slower than the RTO, and would never be measured otherwise. Nor does one tell when D-SACK says that a duplicate is what is answered: the
- * stamp is still that of the first try (RFC 7323 4.3), whose own ACK is lost, and all timeouts since would count as round trip. */
+/* Only retransmitted octets were acknowledged. Which transmission arrived, and so what the RTT is, only a timestamp tells (RFC 7323 4).
+ * Without one the RTO stays backed off until a segment that was sent once is acknowledged (Karn; RFC 6298 section 5): the path may just
+ * have become slower than the RTO, and would never be measured otherwise. Nor does one tell when D-SACK says that a duplicate is what is
+ * answered: the stamp is still that of the first try (RFC 7323 4.3), whose own ACK is lost, and all timeouts since would count as round
+ * trip. */
 static bool ts_rtt(const struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai, uint64_t now, uint32_t *us)
 {
 	uint32_t ms;
@@ -66,9 +67,9 @@ static bool ts_rtt(const struct hv_tcb *t, const struct hv_seg *seg, const struc
 	return true;
 }
 
-/* RFC 6298 5.3 restarts the timer for what is acknowledged, not for what is SACKed. As in Linux that counts if it was sent before the octet at
- * SND.UNA was the last time. What was sent after it, or twice, could put the timeout off for ever. Sooner is another matter: a sample may just
- * have ended the backing off. */
+/* RFC 6298 5.3 restarts the timer for what is acknowledged, not for what is SACKed. As in Linux that counts if it was sent before the
+ * octet at SND.UNA was the last time. What was sent after it, or twice, could put the timeout off for ever. Sooner is another matter: a
+ * sample may just have ended the backing off. */
 static bool rto_goes_on(const struct hv_tcb *t, const struct hv_ackinfo *ai, uint64_t now)
 {
 	return t->rtx_kind == HV_RTX_RTO && t->rtx_at <= now + hv_rto_backed(t) && t->rec_n != 0 &&
@@ -160,15 +161,16 @@ unsigned hv_ack(struct hv_tcb *t, struct hv_env *env, const struct hv_seg *seg, 
 	if ((seg->flags & HV_ECE) != 0 && (t->tf & TF_ECN) != 0 && hv_enter_cwr(t, now))
 		t->ca = HV_CA_CWR;
 	reo = hv_recovery_ack(t, env, seg, &ai, now);
-	/* What was SACKed before doesn't count again: the ACK that ends a recovery covers a window whose reduction it would undo in part. As
-	 * in Linux octets that are SACKed count at once on a path that is known to reorder, else not at all. */
+	/* What was SACKed before doesn't count again: the ACK that ends a recovery covers a window whose reduction it would undo in
+	 * part. As in Linux octets that are SACKed count at once on a path that is known to reorder, else not at all. */
 	if (t->ca != HV_CA_RECOVERY && t->ca != HV_CA_CWR && (ai.acked != 0 || (ai.sacked_new && (t->tf & TF_RACK_REO) != 0))) {
 		if (hv_cwnd_limited(t, ai.prior_flight))
 			hv_cc_ack(t, ai.delivered, ai.rtt_last, now);
 	}
 	if (reo != 0)
 		hv_set_rtx(t, HV_RTX_REO, now + reo);
-	else if (ai.acked != 0 || (ai.sacked_new && !rto_goes_on(t, &ai, now)) || reopened || hv_flight(t) == 0 || t->rtx_kind == HV_RTX_REO)
+	else if (ai.acked != 0 || (ai.sacked_new && !rto_goes_on(t, &ai, now)) || reopened || hv_flight(t) == 0 ||
+		 t->rtx_kind == HV_RTX_REO)
 		hv_timer_rearm(t, now);
 	if (ai.acked != 0 && watch && t->sndbuf < t->sndbuf_max)
 		hv_snd_autotune(t);

@@ -1,9 +1,10 @@
 /*
- * autotune.c - how large the buffers of a connection are: the receive window follows what the reader takes in a round trip (dynamic right
- * sizing, Linux's tcp_rcv_space_adjust()), the send buffer follows cwnd (tcp_sndbuf_expand()).
+ * autotune.c - how large the buffers of a connection are: the receive window follows what the reader takes in a round trip (dynamic
+ * right sizing, Linux's tcp_rcv_space_adjust()), the send buffer follows cwnd (tcp_sndbuf_expand()).
  *
- * Neither grows beyond what the program or tcp_rmem and tcp_wmem allow, nor the window beyond its share of the ring's pool; neither shrinks.
- * Off the fast path: the window is looked at when an acknowledgment of bulk data moves its edge, the send buffer when it is half full. Ring lock.
+ * Neither grows beyond what the program or tcp_rmem and tcp_wmem allow, nor the window beyond its share of the ring's pool; neither
+ * shrinks. Off the fast path: the window is looked at when an acknowledgment of bulk data moves its edge, the send buffer when it is
+ * half full. Ring lock.
  */
 #include "stack/cc.h"
 
@@ -62,7 +63,8 @@ HV_COLD void hv_rcv_autotune(struct hv_tcb *t, uint64_t now)
 		return;
 	copied = copied * rtt / took;
 	if (copied > t->drs_space) {
-		/* Twice that, so that a sender in slow start isn't held back in the next round trip; more if the last one has grown more. */
+		/* Twice that, so that a sender in slow start isn't held back in the next round trip; more if the last one has grown
+		 * more. */
 		win = 2 * copied + 16u * t->rcv_mss;
 		win += 2 * (win * (copied - t->drs_space) / t->drs_space);
 		win = hv_min64(win * 8 / 5, t->rcvbuf_max);

@@ -17,7 +17,7 @@ uint32_t hv_reno_ssthresh(const struct hv_tcb *t);
 
 static inline uint32_t hv_iw(const struct hv_tcb *t)
 {
-	return HV_IW_SEGS * t->mss; /* RFC 6928 */
+	return HV_IW_SEGS * t->mss; /* RFC 6928; as in Linux ten segments of jumbo frames too, for which it allows two */
 }
 /* New data was acknowledged outside of fast recovery, and cwnd was what limited us. Slow start is common to both (RFC 5681 3.1); the first
  * one of a connection ends before the bottleneck's queue overflows, if it can be seen coming. rtt: this ACK's sample in us, 0 = none. */

@@ -93,6 +93,7 @@ void hv_cubic_ack(struct hv_tcb *t, uint32_t acked, uint64_t now)
 		t->cwnd = c->w_est;
 }
 
+/* RFC 9438 4.6, which lets those use cwnd instead of FlightSize who don't let it grow unused. */
 uint32_t hv_cubic_ssthresh(struct hv_tcb *t)
 {
 	struct hv_cubic *c = &t->cubic;

@@ -1,5 +1,6 @@
 /*
- * hystart.c - HyStart++ (RFC 9406): the first slow start of a connection ends when the round trips grow, before the bottleneck's queue overflows.
+ * hystart.c - HyStart++ (RFC 9406): the first slow start of a connection ends when the round trips grow, before the bottleneck's queue
+ * overflows.
  *
  * Without it cwnd ends at up to twice what path and queue can hold, and hundreds of segments are lost at once. Owns struct hv_hystart;
  * called through cc.h while ssthresh is infinite: any loss or mark sets it, and that is the end of this, too. Ring lock.
@@ -49,7 +50,8 @@ void hv_hystart_ack(struct hv_tcb *t, uint32_t acked, uint32_t rtt)
 			h->css_rounds = CSS_ROUNDS;
 		}
 	}
-	/* What was in flight at the start of the round is acknowledged, perhaps long ago: nobody asks while cwnd isn't what limits the sender. */
+	/* What was in flight at the start of the round is acknowledged, perhaps long ago: nobody asks while cwnd isn't what limits the
+	 * sender. */
 	if (h->round_end - t->snd_una - 1 >= hv_flight(t)) {
 		if (h->css_rounds != 0 && css && --h->css_rounds == 0)
 			t->ssthresh = t->cwnd;

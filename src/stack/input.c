@@ -15,9 +15,9 @@ static HV_COLD void learn_rcv_mss(struct hv_tcb *t, uint32_t len)
 	t->wnd_keep = hv_wnd_keep(t);
 }
 
-/* No conversation: no reply is likely to come that the ACK could ride on. PSH ends what the sender had, so that it may be waiting for this ACK
- * with cwnd or Nagle's rule against it, and in quick mode it waits in any case: both get it as soon as the reader has taken everything,
- * see read_ack_due(), or a millisecond later. */
+/* No conversation: no reply is likely to come that the ACK could ride on. PSH ends what the sender had, so that it may be waiting for
+ * this ACK with cwnd or Nagle's rule against it, and in quick mode it waits in any case: both get it as soon as the reader has taken
+ * everything, see read_ack_due(), or a millisecond later. */
 static __attribute__((noinline)) void ack_soon(struct hv_tcb *t, uint32_t flags, uint64_t now)
 {
 	uint64_t at = now + (t->quick != 0 || (flags & HV_PSH) != 0 ? HV_QUICKACK_US : HV_DELACK);
@@ -47,7 +47,7 @@ static inline unsigned ack_in_order(struct hv_tcb *t, uint32_t len, uint32_t fla
 	return ack_owed(t, t->rcv_nxt, t->tf, flags, now);
 }
 
-/* ACK as many as RFC 5961 lets us: one in half a second. */
+/* A challenge ACK, throttled as RFC 5961 section 7 wants it: one in half a second. */
 static void challenge(struct hv_tcb *t, uint64_t now)
 {
 	if (now < t->challenge_at)
@@ -124,7 +124,8 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 			t->tf |= TF_ACK_NOW;
 		} else {
 			challenge(t, now);
-			/* Keepalive and window probes ask for an answer each, but two ends that disagree must not answer each other for ever. */
+			/* Keepalive and window probes ask for an answer each, but two ends that disagree must not answer each other for
+			 * ever. */
 			if (seg->seq == t->rcv_nxt - 1 && now >= t->probe_ack_at) {
 				t->probe_ack_at = now + HV_PROBE_ACK_US;
 				t->tf |= TF_ACK_NOW;
@@ -161,6 +162,7 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 	if ((seg->flags & HV_FIN) != 0)
 		return demote(t, &t->cnt->demote_fin);
 
+	/* TS.Recent (RFC 7323 4.3 (2), 5.3 R3) */
 	if ((t->tf & TF_TS) != 0 && seg->has_ts && hv_seq_le(seg->seq, t->last_ack) &&
 	    ((t->tf & TF_TS_KNOWN) == 0 || hv_seq_ge(seg->tsval, t->ts_recent) || now - t->ts_recent_at >= HV_PAWS_IDLE_US)) {
 		t->ts_recent = seg->tsval;
@@ -190,8 +192,8 @@ static HV_COLD unsigned input_slow(struct hv_tcb *t, struct hv_env *env, struct 
 }
 
 /* ---- prediction ----
- * predicted() is what RFC 9293 3.10.7.4 comes to for such a segment. usual() and predicted_usual() are the same once more for what conversations
- * consist of, with every condition decided first, so that what is left runs straight on. */
+ * predicted() is what RFC 9293 3.10.7.4 comes to for such a segment. usual() and predicted_usual() are the same once more for what
+ * conversations consist of, with every condition decided first, so that what is left runs straight on. */
 static inline void ts_update(struct hv_tcb *t, const struct hv_seg *seg, uint64_t now)
 {
 	/* without timestamps both are 0 */
@@ -201,8 +203,8 @@ static inline void ts_update(struct hv_tcb *t, const struct hv_seg *seg, uint64_
 	}
 }
 
-/* As update_window() in ack.c, and before the rest of the ACK: timers and WRITABLE depend on it. A retransmission may be older than the segment
- * that the window is from. */
+/* As update_window() in ack.c, and before the rest of the ACK: timers and WRITABLE depend on it. A retransmission may be older than the
+ * segment that the window is from. */
 static HV_INLINE void window_update(struct hv_tcb *t, const struct hv_seg *seg, uint32_t acked, bool usual)
 {
 	uint32_t wnd = seg->wnd << t->snd_wscale, edge = seg->ack + wnd;
@@ -277,7 +279,8 @@ static __attribute__((noinline)) unsigned predicted(struct hv_tcb *t, struct hv_
 	return act;
 }
 
-/* Nothing unread, nothing unsent, nothing special to do; one message in flight at most, which the segment acknowledges as a whole, if at all. */
+/* Nothing unread, nothing unsent, nothing special to do; one message in flight at most, which the segment acknowledges as a whole, if at
+ * all. */
 static HV_INLINE bool usual(const struct hv_tcb *t, const struct hv_seg *seg, uint64_t now, uint32_t len, uint32_t acked)
 {
 	const uint32_t special = TF_FAST_STOP | TF_ACK_NOW | TF_NOSPACE | TF_LOWAT | TF_CWND_LIM;
@@ -355,8 +358,8 @@ unsigned hv_tcp_input(struct hv_tcb *t, struct hv_env *env, struct hv_seg *seg, 
 	uint32_t word, acked = seg->ack - t->snd_una, len = seg->len;
 
 	memcpy(&word, &seg->flags, 4);
-	if (hv_unlikely((((word & PSH_MASK) ^ t->pred) | (seg->seq ^ t->rcv_nxt)) != 0 || acked > hv_flight(t) || len > t->rcv_edge - t->rcv_nxt ||
-			hv_seq_lt(seg->tsval, t->ts_recent) || (acked | len) == 0))
+	if (hv_unlikely((((word & PSH_MASK) ^ t->pred) | (seg->seq ^ t->rcv_nxt)) != 0 || acked > hv_flight(t) ||
+			len > t->rcv_edge - t->rcv_nxt || hv_seq_lt(seg->tsval, t->ts_recent) || (acked | len) == 0))
 		return input_slow(t, env, seg, now);
 	if (acked == 0) {
 		if (hv_likely(usual(t, seg, now, len, 0)))

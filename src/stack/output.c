@@ -56,10 +56,11 @@ static void put_sack(const struct hv_tcb *t, uint8_t *p, unsigned n)
 }
 
 /* ---- headers ---- */
-static HV_INLINE void build(const struct hv_tcb *restrict t, struct hv_tx *restrict tx, uint32_t lead, uint32_t seq, uint32_t len, unsigned flags,
-    uint32_t wnd, unsigned nsack, uint64_t now, bool ts, bool v6)
+static HV_INLINE void build(const struct hv_tcb *restrict t, struct hv_tx *restrict tx, uint32_t lead, uint32_t seq, uint32_t len,
+    unsigned flags, uint32_t wnd, unsigned nsack, uint64_t now, bool ts, bool v6)
 {
-	const uint32_t sack_len = hv_unlikely(nsack != 0) ? 4 + 8 * nsack : 0, ts_len = ts ? HV_TS_OPT_LEN : 0, l4_len = HV_TCP_LEN + ts_len + sack_len;
+	const uint32_t sack_len = hv_unlikely(nsack != 0) ? 4 + 8 * nsack : 0, ts_len = ts ? HV_TS_OPT_LEN : 0;
+	const uint32_t l4_len = HV_TCP_LEN + ts_len + sack_len;
 	uint8_t *ip = tx->hdr + (lead >> 16 & 255), *l4 = ip + (v6 ? HV_IP6_LEN : HV_IP4_LEN);
 
 	lead += sack_len;
@@ -122,8 +123,8 @@ void hv_refresh(struct hv_tcb *t)
 {
 	t->fast_edge = hv_fast_edge(t);
 	/* Prediction needs: nothing out of order on either side and nothing of the kind to report, a known TS.Recent, no ECN echo to be
-	 * stopped by CWR (any other flag than ACK and PSH goes the slow way anyhow). And whatever the next segment ends is ended by the slow
-	 * way: the time in which a reduction may be undone, unanswered keepalive probes. */
+	 * stopped by CWR (any other flag than ACK and PSH goes the slow way anyhow). And whatever the next segment ends is ended by the
+	 * slow way: the time in which a reduction may be undone, unanswered keepalive probes. */
 	if (t->ca != HV_CA_OPEN || t->ooo_head != NULL || t->ndsack != 0 || (t->tf & (TF_TLP_OUT | TF_IMPORT | TF_DEAD | TF_UNDO)) != 0 ||
 	    t->ka_sent != 0 ||
 	    (t->tf & (TF_TS | TF_TS_KNOWN)) == TF_TS)
@@ -135,7 +136,7 @@ void hv_refresh(struct hv_tcb *t)
 /* ---- what was sent ---- */
 static HV_COLD void idle_restart(struct hv_tcb *t, uint64_t idle)
 {
-	/* RFC 2861 as Linux does it: half for each RTO, not below the restart window */
+	/* RFC 5681 4.1, softened by RFC 2861 as Linux does it: half for each RTO, not below the restart window */
 	uint32_t rw = hv_min32(hv_iw(t), t->cwnd), rto = hv_rto(t);
 	uint64_t left = idle;
 
@@ -191,7 +192,8 @@ static void frame_out(
     struct hv_tcb *t, struct hv_tx *tx, uint32_t seq, uint32_t len, unsigned flags, uint32_t mss, unsigned nsack, uint64_t now)
 {
 	uint32_t was = t->rcv_edge;
-	uint32_t wnd = hv_unlikely((t->tf & TF_NOMEM) != 0) ? 0 : hv_rcv_advertise(t, &t->rcv_edge), segs = len <= mss ? 1 : (len + mss - 1) / mss;
+	uint32_t wnd = hv_unlikely((t->tf & TF_NOMEM) != 0) ? 0 : hv_rcv_advertise(t, &t->rcv_edge);
+	uint32_t segs = len <= mss ? 1 : (len + mss - 1) / mss;
 
 	flags |= (t->tf & TF_ECE) != 0 ? HV_ECE : 0;
 	build(t, tx, t->tx_lead, seq, len, flags & ~NEW_DATA, wnd, nsack, now, (t->tf & TF_TS) != 0, (t->tf & TF_V6) != 0);
@@ -324,7 +326,8 @@ static bool send_new(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, boo
 		}
 		lim = hv_min32(lim, room);
 	}
-	n = hv_min32(lim, (t->tf & TF_CWR) != 0 ? mss : burst_max(env, mss)); /* CWR in one segment: a NIC repeats the flags in each of a burst */
+	/* CWR in one segment: a NIC repeats the flags in each of a burst */
+	n = hv_min32(lim, (t->tf & TF_CWR) != 0 ? mss : burst_max(env, mss));
 	if (n >= mss) {
 		if (n != avail || hold)
 			n -= n % mss;
@@ -420,7 +423,8 @@ bool hv_tcp_output(struct hv_tcb *t, struct hv_env *env, struct hv_tx *tx, uint6
 }
 
 /* ---- the shortcut ----
- * The two functions below know the usual case, straight on; every other condition is left to their *_any() twins, which come to the same. */
+ * The two functions below know the usual case, straight on; every other condition is left to their *_any() twins, which come to the
+ * same. */
 static HV_INLINE uint32_t fast_segment(
     struct hv_tcb *restrict t, const void *data, uint32_t len, struct hv_tx *restrict tx, uint64_t now, uint32_t lead, bool ts, bool v6)
 {
@@ -486,14 +490,16 @@ static __attribute__((noinline)) void commit_any(struct hv_tcb *t, struct hv_env
 	t->fast_edge = hv_fast_edge(t);
 }
 
-/* The usual case is commit_any() and what it calls with every condition decided: nothing was queued, so nothing is in flight and no timer runs. */
+/* The usual case is commit_any() and what it calls with every condition decided: nothing was queued, so nothing is in flight and no
+ * timer runs. */
 void hv_tcp_send_commit(struct hv_tcb *restrict t, struct hv_env *restrict env, const void *data, uint32_t len, uint64_t now)
 {
 	struct hv_tcp_counters *restrict cnt;
 	struct hv_chunk *restrict c;
 	uint32_t pto, tf = t->tf;
 
-	if (hv_unlikely(t->tx_tail != NULL || (tf & (TF_SACK | TF_QUICKED)) != TF_SACK || now - t->last_tx_us > HV_RTO_MIN || t->quick != 0 || t->srtt8 == 0)) {
+	if (hv_unlikely(t->tx_tail != NULL || (tf & (TF_SACK | TF_QUICKED)) != TF_SACK || now - t->last_tx_us > HV_RTO_MIN ||
+			t->quick != 0 || t->srtt8 == 0)) {
 		commit_any(t, env, data, len, now);
 		return;
 	}

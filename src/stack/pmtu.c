@@ -45,12 +45,14 @@ void hv_max_wnd(struct hv_tcb *t, uint32_t wnd)
 #define BH_MAX_WAIT_S 600u /* as net.ipv4.tcp_probe_interval */
 
 /* A timeout is about to be acted upon. Does the path swallow what is large? What is retransmitted is cut anew, to a size that more paths
- * carry: Ethernet behind jumbo frames, IPv6's least MTU, Linux's tcp_base_mss, RFC 1122's. The segment may be a message that doesn't fill one. */
+ * carry: Ethernet behind jumbo frames, IPv6's least MTU, Linux's tcp_base_mss, RFC 1122's. The segment may be a message that doesn't
+ * fill one. */
 void hv_black_hole(struct hv_tcb *t, uint64_t now)
 {
 	static const uint16_t sizes[] = { 1400, 1200, 1024, HV_MSS_DEFAULT };
 	uint32_t opt = (t->tf & TF_TS) != 0 ? HV_TS_OPT_LEN : 0;
-	uint32_t len = hv_min32(t->rec_n != 0 ? hv_rec(t, 0)->end - t->snd_una : hv_flight(t), t->mss), full = len + opt; /* what is resent */
+	/* what is resent */
+	uint32_t len = hv_min32(t->rec_n != 0 ? hv_rec(t, 0)->end - t->snd_una : hv_flight(t), t->mss), full = len + opt;
 	bool trial = t->bh_prev != 0 && now - t->bh_at < BH_MAX_WAIT_S * 1000000ull;
 
 	if (t->nrtx < (trial ? 1 : BH_TIMEOUTS) || (full <= BH_SAFE && (t->bh_mss == 0 || len < t->mss)))

@@ -475,7 +475,8 @@ static uint32_t read_peek(const struct hv_tcb *t, uint8_t *dst, uint32_t n)
 static inline void read_ack_due(struct hv_tcb *t, unsigned *act, bool drained, uint64_t now)
 {
 	if ((t->tf & TF_ACK_PEND) != 0 &&
-	    (t->rcv_nxt - t->last_ack > t->rcv_mss || (hv_unlikely((t->tf & TF_PINGPONG) == 0) && drained && t->ack_at <= now + HV_QUICKACK_US))) {
+	    (t->rcv_nxt - t->last_ack > t->rcv_mss ||
+		(hv_unlikely((t->tf & TF_PINGPONG) == 0) && drained && t->ack_at <= now + HV_QUICKACK_US))) {
 		t->tf |= TF_ACK_NOW;
 		*act |= HV_TCP_OUT;
 	}
@@ -538,7 +539,8 @@ static __attribute__((noinline)) uint32_t read_any(struct hv_tcb *t, struct hv_e
 	return n;
 }
 
-uint32_t hv_tcp_read(struct hv_tcb *restrict t, struct hv_env *restrict env, void *dst, uint32_t len, bool peek, unsigned *restrict act, uint64_t now)
+uint32_t hv_tcp_read(struct hv_tcb *restrict t, struct hv_env *restrict env, void *dst, uint32_t len, bool peek, unsigned *restrict act,
+    uint64_t now)
 {
 	struct hv_buf *restrict b = t->rx_head;
 	uint32_t n = t->rcv_nxt - t->rcv_copied;

@@ -54,6 +54,7 @@ static uint32_t reo_wnd(const struct hv_tcb *t)
 	return hv_min32(w, t->srtt8 >> 3);
 }
 
+/* RFC 8985 6.2 step 5 */
 uint32_t hv_rack_detect(struct hv_tcb *t, struct hv_ackinfo *ai, uint64_t now)
 {
 	uint32_t reo, timeout = 0;
@@ -96,7 +97,7 @@ void hv_enter_recovery(struct hv_tcb *t, uint64_t now)
 			t->tf |= TF_CWR;
 	}
 	t->recover = t->snd_nxt;
-	/* What will still be delivered; the caller adds what its ACK has delivered (RFC 9937 6.2). Without SACK it can't be told apart. */
+	/* What will still be delivered; the caller adds what its ACK has delivered (RFC 9937 6.1). Without SACK it can't be told apart. */
 	t->recover_fs = hv_max32(hv_flight(t) - t->sacked_out, t->mss);
 	t->prr_delivered = t->prr_out = 0;
 	t->ca = HV_CA_RECOVERY;
@@ -104,14 +105,15 @@ void hv_enter_recovery(struct hv_tcb *t, uint64_t now)
 	t->cnt->fast_rexmit++;
 }
 
-/* Timeouts may go on for longer than stamps can be compared: while the peer says that its window is shut, or with a long TCP_USER_TIMEOUT. They
- * come every HV_RTO_MAX at least, so it's enough to bring the oldest nearer here. */
+/* Timeouts may go on for longer than stamps can be compared: while the peer says that its window is shut, or with a long
+ * TCP_USER_TIMEOUT. They come every HV_RTO_MAX at least, so it's enough to bring the oldest nearer here. */
 static void bound_age(uint32_t *stamp, uint32_t now)
 {
 	if (now - *stamp > 1u << 30)
 		*stamp = now - (1u << 30);
 }
 
+/* The retransmission timer has run out: RFC 5681 3.1, RFC 8985 6.3. */
 void hv_enter_loss(struct hv_tcb *t, uint64_t now)
 {
 	bool reneged;
@@ -158,7 +160,7 @@ bool hv_enter_cwr(struct hv_tcb *t, uint64_t now)
 	return true;
 }
 
-/* RFC 9937, in octets. Called for each ACK in fast recovery, after marking. */
+/* RFC 9937 6.2, in octets. Called for each ACK in fast recovery, after marking. */
 void hv_prr(struct hv_tcb *t, const struct hv_ackinfo *ai)
 {
 	uint32_t pipe = hv_pipe(t);
@@ -221,7 +223,8 @@ static void tlp_ack(struct hv_tcb *t, const struct hv_seg *seg, const struct hv_
 	}
 }
 
-/* RFC 8985 6.2 step 4: what was resent too early makes RACK wait longer; as in Linux, not a probe: nothing had been taken for lost. */
+/* RFC 8985 6.2 step 4: what was resent too early makes RACK wait longer. As in Linux probes aren't meant: nothing had been taken for
+ * lost. */
 static void rack_dsack(struct hv_tcb *t, const struct hv_ackinfo *ai)
 {
 	if (!ai->dsack || ai->dsack_tlp || hv_seq_lt(t->snd_una, t->rack_round_end))

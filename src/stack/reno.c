@@ -19,5 +19,6 @@ void hv_reno_ack(struct hv_tcb *t, uint32_t acked)
 
 uint32_t hv_reno_ssthresh(const struct hv_tcb *t)
 {
+	/* RFC 5681 3.1 (4) halves FlightSize, because cwnd might have grown unused. Here it doesn't, see hv_cwnd_limited(). */
 	return t->cwnd / 2;
 }

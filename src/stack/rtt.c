@@ -2,7 +2,8 @@
  * rtt.c - round-trip time and retransmission timeout (RFC 6298), in microseconds.
  *
  * Owns srtt8, rttvar4, min_rtt. Samples come from transmit records (never from retransmitted ones, Karn): a millisecond timestamp says
- * nothing about a network of 30 us. Called by ack.c under the ring's lock.
+ * nothing about a network of 30 us. Only when all that was acknowledged had been retransmitted a timestamp is better than nothing: ts_rtt()
+ * in ack.c, which calls this under the ring's lock, as input.c does.
  */
 #include "stack/tcb.h"
 

@@ -101,14 +101,16 @@ void hv_rec_drop_storage(struct hv_tcb *t, struct hv_env *env)
 	t->rec_chunk = NULL;
 }
 
-/* [seq, end) has just been sent for the first time; it follows the last record. flags: XRF_EVER, XRF_REXMIT, XRF_KERNEL for what the kernel sent. */
+/* [seq, end) has just been sent for the first time; it follows the last record. flags: XRF_EVER, XRF_REXMIT, XRF_KERNEL for what the
+ * kernel sent. */
 void hv_rec_sent(struct hv_tcb *t, struct hv_env *env, uint32_t seq, uint32_t end, uint32_t now32, unsigned flags)
 {
 	struct hv_xrec *r;
 
 	if (t->rec_n != 0) {
 		r = hv_rec(t, t->rec_n - 1u);
-		/* Same poll, or close to it. Not if something was retransmitted in between: RACK will ask which of the two was sent first. */
+		/* Same poll, or close to it. Not if something was retransmitted in between: RACK will ask which of the two was sent
+		 * first. */
 		if (r->st == XR_PLAIN && r->flags == flags && now32 - r->xmit_us <= t->srtt8 >> 7 &&
 		    (t->ca == HV_CA_OPEN || hv_seq_lt(t->rexmit_us, r->xmit_us))) {
 			r->end = end;

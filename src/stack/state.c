@@ -164,7 +164,8 @@ int hv_tcp_import(struct hv_tcb *t, struct hv_env *env, struct hv_tcp_counters *
 		t->srtt8 = hv_min32(img->srtt_us, HV_RTO_MAX) << 3;
 		t->rttvar4 = hv_min32(img->rttvar_us, HV_RTO_MAX) << 2;
 	}
-	t->min_rtt = t->srtt8 != 0 && img->min_rtt_us != UINT32_MAX ? hv_min32(img->min_rtt_us, HV_RTO_MAX / 2) : 0; /* ~0: the kernel has none yet */
+	/* ~0: the kernel has none yet */
+	t->min_rtt = t->srtt8 != 0 && img->min_rtt_us != UINT32_MAX ? hv_min32(img->min_rtt_us, HV_RTO_MAX / 2) : 0;
 	t->min_rtt_at = now;
 	t->rto_init = img->rto_us >= HV_RTO_MIN && img->rto_us <= HV_RTO_MAX ? img->rto_us : HV_RTO_INIT;
 	t->ssthresh = img->snd_ssthresh != 0 ? segs_to_octets(hv_max32(img->snd_ssthresh, 2), t->mss, HV_SSTHRESH_INF) : HV_SSTHRESH_INF;

@@ -28,7 +28,7 @@
 #define HV_INLINE inline __attribute__((always_inline))
 
 /* Constants; names as in Linux where there is one. Times in us. */
-#define HV_RTO_MIN 200000u
+#define HV_RTO_MIN 200000u /* RFC 6298 2.4 wants a second for the whole, Linux this for the part that isn't SRTT */
 #define HV_RTO_MAX 120000000u
 #define HV_RTO_INIT 1000000u
 #define HV_DELACK 40000u
@@ -244,7 +244,8 @@ _Static_assert(offsetof(struct hv_seg, has_ts) == offsetof(struct hv_seg, flags)
 		   offsetof(struct hv_seg, nsack) == offsetof(struct hv_seg, flags) + 3,
     "prediction compares the four as one word");
 #define HV_TX_LEAD(hdr_len, l3_off, l4_off) ((uint32_t)(hdr_len) | (uint32_t)(l3_off) << 16 | (uint32_t)(l4_off) << 24)
-_Static_assert(offsetof(struct hv_tx, hdr_len) == 0 && offsetof(struct hv_tx, l3_off) == 2 && offsetof(struct hv_tx, l4_off) == 3, "HV_TX_LEAD");
+_Static_assert(offsetof(struct hv_tx, hdr_len) == 0 && offsetof(struct hv_tx, l3_off) == 2 && offsetof(struct hv_tx, l4_off) == 3,
+    "HV_TX_LEAD");
 
 /* ---- small shared pieces ---- */
 static inline uint32_t hv_flight(const struct hv_tcb *t)
@@ -260,8 +261,8 @@ static inline uint32_t hv_tsval(const struct hv_tcb *t, uint64_t now)
 	/* milliseconds: now / 1000, exact below 2^54, by a multiplication alone */
 	return (uint32_t)((unsigned __int128)now * (UINT64_MAX / 1000u + 1) >> 64) + t->ts_off;
 }
-/* How long ago did the stamp that is echoed leave? Milliseconds; false: nobody knows. What the kernel sent before the import has its stamps, and
- * ours are ahead of them by any amount (handoff.md 1.2 step 7). */
+/* How long ago did the stamp that is echoed leave? Milliseconds; false: nobody knows. What the kernel sent before the import has its
+ * stamps, and ours are ahead of them by any amount (handoff.md 1.2 step 7). */
 static inline bool hv_echo_age(const struct hv_tcb *t, uint32_t tsecr, uint64_t now, uint32_t *ms)
 {
 	*ms = hv_tsval(t, now) - tsecr;
@@ -437,8 +438,8 @@ void hv_snd_autotune(struct hv_tcb *t);
 /* timer.c */
 void hv_timer_rearm(struct hv_tcb *t, uint64_t now); /* after an ACK that moved something, or new data */
 void hv_timer_sent(struct hv_tcb *t, uint64_t now);  /* after new data or a retransmission */
-/* Probe timeout, RFC 8985 7.2, of a single segment, whose ACK the peer may delay. How long it really does is learnt from probes that turn out
- * needless, instead of adding the worst case of 200 ms: then the probe would never come before the RTO. */
+/* Probe timeout, RFC 8985 7.2, of a single segment, whose ACK the peer may delay. How long it really does is learnt from probes that
+ * turn out needless, instead of adding the worst case of 200 ms: then the probe would never come before the RTO. */
 static inline uint32_t hv_pto_single(const struct hv_tcb *t)
 {
 	uint32_t srtt = t->srtt8 >> 3;
@@ -469,8 +470,8 @@ static inline bool hv_may_send(const struct hv_tcb *t)
 {
 	return ((t->snd_end ^ t->snd_nxt) | t->lost_out | (t->tf & (TF_ACK_NOW | TF_PROBE | TF_TLP | TF_HEAD))) != 0;
 }
-/* Did cwnd limit what is being acknowledged? Only then may it grow (RFC 7661's question, Linux's answer, which is one for all that was in flight
- * then). flight: before the ACK. */
+/* Did cwnd limit what is being acknowledged? Only then may it grow (RFC 7661's question, Linux's answer, which is one for all that was
+ * in flight then). flight: before the ACK. */
 static inline bool hv_cwnd_limited(struct hv_tcb *t, uint32_t flight)
 {
 	if ((t->tf & TF_CWND_LIM) == 0) {

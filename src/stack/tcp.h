@@ -44,8 +44,8 @@ enum {
 };
 
 struct hv_tcp_counters { /* per ring, monotone */
-	uint64_t segs_in, segs_out, octets_in, octets_out, predicted, rexmit_segs, rto, fast_rexmit, dup_acks, ooo_in, sack_in, challenge_acks,
-	    paws_drops, bad_seq, bad_ack, zero_window_probes, delayed_acks, tlp, demote_fin, demote_rst, demote_other;
+	uint64_t segs_in, segs_out, octets_in, octets_out, predicted, rexmit_segs, rto, fast_rexmit, dup_acks, ooo_in, sack_in,
+	    challenge_acks, paws_drops, bad_seq, bad_ack, zero_window_probes, delayed_acks, tlp, demote_fin, demote_rst, demote_other;
 };
 
 size_t hv_tcb_size(void);
@@ -65,12 +65,13 @@ bool hv_tcp_parse(const uint8_t *l4, uint32_t l4_len, struct hv_seg *seg);
 /* Make *tcb from an image. hdr_l2[l2_len] is the Ethernet (+VLAN) header for output. Unread octets (img->rcv) and send-queue octets
  * (img->snd) are copied: rcv into memory taken from... a private malloc-free run: the caller passes `aux` >= img->rcv_len octets that
  * must stay valid until hv_tcp_aux_done(); snd into env chunks. 0, or -ENOBUFS / -EINVAL (image inconsistent) with nothing taken. */
-int hv_tcp_import(struct hv_tcb *tcb, struct hv_env *env, struct hv_tcp_counters *cnt, const struct hv_tcp_image *img, const uint8_t *hdr_l2,
-    uint32_t l2_len, uint8_t *aux, uint64_t now_us);
+int hv_tcp_import(struct hv_tcb *tcb, struct hv_env *env, struct hv_tcp_counters *cnt, const struct hv_tcp_image *img,
+    const uint8_t *hdr_l2, uint32_t l2_len, uint8_t *aux, uint64_t now_us);
 bool hv_tcp_aux_done(const struct hv_tcb *tcb);
 
-/* Late accept (handoff.md 1.3): octets that the kernel acked after the freeze; treated as in-order data up to seq_end. DROP: not all of them could be
- * taken (no memory): offer the same range again later; what was taken is skipped then. It must not be forgotten, the peer won't resend it. */
+/* Late accept (handoff.md 1.3): octets that the kernel acked after the freeze; treated as in-order data up to seq_end. DROP: not all of
+ * them could be taken (no memory): offer the same range again later; what was taken is skipped then. It must not be forgotten, the peer
+ * won't resend it. */
 unsigned hv_tcp_late(struct hv_tcb *tcb, struct hv_env *env, uint32_t seq, const uint8_t *data, uint32_t len, uint64_t now_us);
 
 unsigned hv_tcp_input(struct hv_tcb *tcb, struct hv_env *env, struct hv_seg *seg, uint64_t now_us);
@@ -79,9 +80,9 @@ unsigned hv_tcp_input(struct hv_tcb *tcb, struct hv_env *env, struct hv_seg *seg
  * sure that the SQ has room. References env->sq_next. */
 bool hv_tcp_output(struct hv_tcb *tcb, struct hv_env *env, struct hv_tx *tx, uint64_t now_us);
 
-/* Small-message shortcut: when `len` octets, less than a full segment, may go out at once, fills *tx whose sge points at `data` itself (inline_ok),
- * returns len; the caller posts, rings the doorbell, then calls hv_tcp_send_commit() which copies the octets into the retransmit
- * queue. 0: take hv_tcp_write()+hv_tcp_output(). Nothing has changed in the TCB before the commit. */
+/* Small-message shortcut: when `len` octets, less than a full segment, may go out at once, fills *tx whose sge points at `data` itself
+ * (inline_ok), returns len; the caller posts, rings the doorbell, then calls hv_tcp_send_commit() which copies the octets into the
+ * retransmit queue. 0: take hv_tcp_write()+hv_tcp_output(). Nothing has changed in the TCB before the commit. */
 uint32_t hv_tcp_send_fast(struct hv_tcb *tcb, struct hv_env *env, const void *data, uint32_t len, struct hv_tx *tx, uint64_t now_us);
 void hv_tcp_send_commit(struct hv_tcb *tcb, struct hv_env *env, const void *data, uint32_t len, uint64_t now_us);
 
@@ -130,9 +131,13 @@ void hv_tcp_set_l2(struct hv_tcb *tcb, const uint8_t *hdr_l2, uint32_t l2_len);
 const struct hv_tuple *hv_tcp_tuple(const struct hv_tcb *tcb);
 
 /* Figures for TCP_INFO and the tools. */
-struct hv_tcp_stat { uint32_t srtt_us, rttvar_us, min_rtt_us, rto_us, cwnd, ssthresh, snd_mss, rcv_mss, unacked, sacked, lost, retrans, rcv_wnd, snd_wnd,
-	rcv_space, reordering, ca_state, retransmits, probes, backoff, ato_us, pmtu, data_segs_in, data_segs_out; uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans, segs_in, segs_out; uint32_t total_retrans;
-	uint64_t last_rx_us, last_tx_us; };
+struct hv_tcp_stat {
+	uint32_t srtt_us, rttvar_us, min_rtt_us, rto_us, cwnd, ssthresh, snd_mss, rcv_mss, unacked, sacked, lost, retrans, rcv_wnd, snd_wnd,
+	    rcv_space, reordering, ca_state, retransmits, probes, backoff, ato_us, pmtu, data_segs_in, data_segs_out;
+	uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans, segs_in, segs_out;
+	uint32_t total_retrans;
+	uint64_t last_rx_us, last_tx_us;
+};
 void hv_tcp_stat(const struct hv_tcb *tcb, struct hv_tcp_stat *st);
 
 /* Invariants; false and a static text in *what on violation. Called after every step by tests, never in release paths. */

@@ -6,6 +6,7 @@
  */
 #include "stack/cc.h"
 
+/* RFC 8985 7.2 */
 static uint32_t pto(const struct hv_tcb *t)
 {
 	return hv_flight(t) <= t->mss ? hv_pto_single(t) : (t->srtt8 >> 2) + 2000;
@@ -13,8 +14,8 @@ static uint32_t pto(const struct hv_tcb *t)
 
 static bool tlp_possible(const struct hv_tcb *t)
 {
-	return (t->ca == HV_CA_OPEN || t->ca == HV_CA_CWR) && (t->tf & (TF_SACK | TF_TLP_OUT | TF_IMPORT)) == TF_SACK && t->srtt8 != 0 && t->sacked_out == 0 &&
-	       t->nrtx == 0;
+	return (t->ca == HV_CA_OPEN || t->ca == HV_CA_CWR) && (t->tf & (TF_SACK | TF_TLP_OUT | TF_IMPORT)) == TF_SACK && t->srtt8 != 0 &&
+	       t->sacked_out == 0 && t->nrtx == 0;
 }
 
 static uint32_t head_xmit(const struct hv_tcb *t)
@@ -251,6 +252,7 @@ static unsigned on_rtx(struct hv_tcb *t, uint64_t now)
 	}
 }
 
+/* RFC 9293 3.8.4 */
 static unsigned on_keepalive(struct hv_tcb *t, uint64_t now)
 {
 	uint64_t idle = now > t->last_rx_us ? now - t->last_rx_us : 0, need = (uint64_t)t->ka_idle_s * 1000000u;

@@ -51,7 +51,8 @@ static HV_COLD void undo(struct hv_tcb *t)
 		if (hv_rec(t, i)->st == XR_LOST)
 			hv_rec_set(t, hv_rec(t, i), XR_PLAIN);
 	}
-	/* What was acknowledged were the originals. RACK has seen their retransmissions arrive and would take all that was sent before these for lost. */
+	/* What was acknowledged were the originals. RACK has seen their retransmissions arrive and would take all that was sent before
+	 * these for lost. */
 	if (t->ca == HV_CA_LOSS)
 		t->tf &= ~TF_RACK_VALID;
 	if ((t->tf & TF_UNDO) != 0) { /* else it was a mark that has reduced cwnd, rightly */
@@ -68,8 +69,8 @@ static HV_COLD void undo(struct hv_tcb *t)
 
 static bool eifel_or_dsack(const struct hv_tcb *t, const struct hv_seg *seg, const struct hv_ackinfo *ai)
 {
-	/* Nothing has been sent again yet and all that was taken for lost is there: it was late. The ACKs that said the one and the other came in
-	 * one batch, or the window or the device's queue was in the way. */
+	/* Nothing has been sent again yet and all that was taken for lost is there: it was late. The ACKs that said the one and the
+	 * other came in one batch, or the window or the device's queue was in the way. */
 	if ((t->tf & TF_UNDO_RX) == 0)
 		return t->ca == HV_CA_RECOVERY && (t->tf & TF_SACK) != 0 && t->lost_out == 0 && ai->acked != 0;
 	/* Eifel: the ACK for what was retransmitted echoes a stamp older than the retransmission */

@@ -180,8 +180,8 @@ static void pauses(void **state)
 	}
 }
 
-/* The same within a data centre: bursts of a few round trips that are much shorter than a millisecond, and pauses whose length in milliseconds,
- * rounded, is more than what has passed. */
+/* The same within a data centre: bursts of a few round trips that are much shorter than a millisecond, and pauses whose length in
+ * milliseconds, rounded, is more than what has passed. */
 static void short_bursts(void **state)
 {
 	double est = 700;
@@ -222,8 +222,8 @@ static void slow_start_round(uint32_t rtt)
 	}
 }
 
-/* RFC 9406 4.2: a round is over when what was in flight at its start is acknowledged, though nobody looked while 3 GB went out that cwnd didn't
- * limit: growing round trips are seen. */
+/* RFC 9406 4.2: a round is over when what was in flight at its start is acknowledged, though nobody looked while 3 GB went out that cwnd
+ * didn't limit: growing round trips are seen. */
 static void slow_start_after_long(void **state)
 {
 	(void)state;
@@ -241,8 +241,8 @@ static void slow_start_after_long(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
-	const struct CMUnitTest tests[] = { T(growth), T(friendly), T(no_growth_below), T(fast_convergence), T(timeout), T(unknown), T(pauses), T(short_bursts), T(months),
-		T(slow_start_after_long) };
+	const struct CMUnitTest tests[] = { T(growth), T(friendly), T(no_growth_below), T(fast_convergence), T(timeout),
+		T(unknown), T(pauses), T(short_bursts), T(months), T(slow_start_after_long) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

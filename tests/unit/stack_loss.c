@@ -1,5 +1,6 @@
 /*
- * stack_loss.c - loss recovery against scripts taken from transfers over bad networks: what is resent, when, and what it does to the window.
+ * stack_loss.c - loss recovery against scripts taken from transfers over bad networks: what is resent, when, and what it does to the
+ * window.
  */
 #include "stack_rig.h"
 #include "stack/tcb.h"
@@ -45,8 +46,8 @@ static void twenty_out(void)
 	r.now += 10000;
 }
 
-/* Retransmissions arrive one by one, but not the first, and the stamps that they are answered with prove nothing: a timeout has to find out, and
- * SACKs don't put it off. */
+/* Retransmissions arrive one by one, but not the first, and the stamps that they are answered with prove nothing: a timeout has to find
+ * out, and SACKs don't put it off. */
 static void sacks_of_repeats_put_nothing_off(void **state)
 {
 	(void)state;
@@ -67,8 +68,8 @@ static void sacks_of_repeats_put_nothing_off(void **state)
 }
 
 /*
- * New data, a retransmission and again new data within a fraction of the round trip. The delivery of the retransmission says something about
- * what was sent before it, not about what was sent after it.
+ * New data, a retransmission and again new data within a fraction of the round trip. The delivery of the retransmission says something
+ * about what was sent before it, not about what was sent after it.
  */
 static void new_data_around_a_retransmission(void **state)
 {
@@ -89,7 +90,8 @@ static void new_data_around_a_retransmission(void **state)
 	/* new data before, between and after */
 	uint32_t end = r.img.snd_una - r.iss + hv_tcp_outq(r.h.tcb) - hv_tcp_outq_nsd(r.h.tcb);
 	assert_true(end > 22000);
-	/* A round trip later: segment 0 has arrived again, the first piece of new data and then segment 4000 too; 18000 is lost once more. */
+	/* A round trip later: segment 0 has arrived again, the first piece of new data and then segment 4000 too; 18000 is lost once
+	 * more. */
 	r.now += 9500;
 	in(&r, .ack = 4000, .nsack = 2, .sack = { { 19000, 20000 }, { 5000, 18000 } });
 	assert_false(came_out(4000));
@@ -378,7 +380,8 @@ static void duplicates_widen_once_a_round(void **state)
 	assert_int_equal(r.h.tcb->rack_mult, 3);
 }
 
-/* What is under way arrives, but its ACKs get lost, and all that comes for a while is that the window is shut. When it opens only the first octets are resent. */
+/* What is under way arrives, but its ACKs get lost, and all that comes for a while is that the window is shut. When it opens only the
+ * first octets are resent. */
 static uint64_t resent_after_a_stall(uint64_t us)
 {
 	uint32_t una = 10000;
@@ -457,7 +460,8 @@ int main(void)
 	const struct CMUnitTest tests[] = { T(part_restarts_the_timer), T(sack_restarts_the_timer), T(reordering_gets_its_time),
 		T(duplicates_widen_once_a_round),
 		T(sacks_of_repeats_put_nothing_off), T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
-		T(a_recovery_gives_nothing_back), T(a_stall), T(a_long_stall), T(few_records_no_wrong_sample), T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
+		T(a_recovery_gives_nothing_back), T(a_stall), T(a_long_stall), T(few_records_no_wrong_sample),
+		T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
 		T(slow_start_ends_before_the_queue_does), T(slow_start_survives_jitter),
 		T(slow_start_ignores_little) };
 
