@@ -290,7 +290,7 @@ static void *worker(void *arg)
 		uint32_t i = dice(&rnd, N_ALL), what = dice(&rnd, 400);
 		struct slot *c = &slots[i];
 		if (what == 0) {
-			if (dice(&rnd, 8) == 0)
+			if (dice(&rnd, 20) == 0)
 				split();
 			continue;
 		}
