@@ -428,6 +428,65 @@ static void a_long_stall(void **state)
 	assert_int_equal(resent_after_a_stall(45ull * 60 * 1000000), 1);
 }
 
+/* A timeout brings stamps nearer that can't be compared for much longer, and leaves the others alone. */
+static void stamp_after_a_timeout(uint32_t age, uint32_t want)
+{
+	struct hv_xrec *rec;
+
+	r.now = 3000000000u;
+	rig_start(&r);
+	rig_write(&r, 5000);
+	r.now += 10000;
+	in(&r, .ack = 0, .nsack = 1, .sack = { { 1000, 2000 } });
+	while (r.h.tcb->rtx_kind != HV_RTX_RTO)
+		rig_next(&r);
+	rig_drop_out(&r);
+	rec = hv_rec(r.h.tcb, 1);
+	assert_int_equal(rec->st, XR_SACKED);
+	rec->xmit_us = (uint32_t)hv_tcp_deadline(r.h.tcb) - age;
+	rig_next(&r);
+	assert_int_equal(r.h.cnt.rto, 1);
+	rig_drop_out(&r);
+	rec = hv_rec(r.h.tcb, 1);
+	while (rec->st != XR_SACKED)
+		rec++;
+	assert_int_equal((uint32_t)r.now - rec->xmit_us, want);
+}
+
+static void stamps_young(void **state)
+{
+	(void)state;
+	stamp_after_a_timeout(1000, 1000);
+}
+
+static void stamps_not_yet_old(void **state)
+{
+	(void)state;
+	stamp_after_a_timeout((1u << 30) - 1, (1u << 30) - 1);
+}
+
+static void stamps_old(void **state)
+{
+	(void)state;
+	stamp_after_a_timeout((1u << 30) + 5, 1u << 30);
+}
+
+/* Without SACK: a recovery 3 GB ago has no say in what three duplicate ACKs mean. */
+static void an_old_recovery_has_no_say(void **state)
+{
+	(void)state;
+	r.img.opts = 0;
+	rig_start(&r);
+	r.h.tcb->recover = r.h.tcb->snd_una - (3u << 30);
+	rig_write(&r, 10000);
+	rig_drop_out(&r);
+	r.now += 10000;
+	for (unsigned i = 0; i < 3; i++)
+		in(&r, .ack = 0);
+	assert_int_equal(r.h.cnt.fast_rexmit, 1);
+	assert_true(came_out(0));
+}
+
 /* All of the pool is queued octets: none of it can be lent for records, and eight must do. What they know less of is no round trip. */
 static void few_records_no_wrong_sample(void **state)
 {
@@ -460,7 +519,8 @@ int main(void)
 	const struct CMUnitTest tests[] = { T(part_restarts_the_timer), T(sack_restarts_the_timer), T(reordering_gets_its_time),
 		T(duplicates_widen_once_a_round),
 		T(sacks_of_repeats_put_nothing_off), T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
-		T(a_recovery_gives_nothing_back), T(a_stall), T(a_long_stall), T(few_records_no_wrong_sample),
+		T(a_recovery_gives_nothing_back), T(a_stall), T(a_long_stall), T(stamps_young), T(stamps_not_yet_old),
+		T(stamps_old), T(an_old_recovery_has_no_say), T(few_records_no_wrong_sample),
 		T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
 		T(slow_start_ends_before_the_queue_does), T(slow_start_survives_jitter),
 		T(slow_start_ignores_little) };
