@@ -71,6 +71,7 @@ struct end {
 	/* figures */
 	uint64_t rexmit, rto, tlp, spurious;
 	uint32_t cwnd, ssthresh, srtt_us;
+	uint32_t handshake_us; /* its round trip */
 	const char *fail;
 	/* read without a lock when time runs out */
 	const char *where;

@@ -226,6 +226,9 @@ void *end_kernel(void *arg)
 		end_die(e, "TCP_NODELAY");
 	if (netstat("TCPTimeouts") != 0)
 		end_late();
+	if (getsockopt(s, IPPROTO_TCP, TCP_INFO, &ti, &tl) != 0)
+		end_die(e, "TCP_INFO");
+	e->handshake_us = ti.tcpi_rtt;
 	end_realtime(5);
 	pthread_barrier_wait(&e->meet->connected);
 	pthread_barrier_wait(&e->meet->armed);

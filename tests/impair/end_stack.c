@@ -330,6 +330,7 @@ void *end_stack(void *arg)
 	e->where = "handshake";
 	handshake(o);
 	end_realtime(5);
+	e->handshake_us = o->rtt_us;
 	e->where = "established";
 	if (host_import(&o->h, &o->img, now_us()) != 0)
 		end_die(e, "import");

@@ -334,7 +334,8 @@ int main(int argc, char **argv)
 	to = &end[!sender].app;
 	last = response != 0 ? from : to;
 	ns = last->last_ns - from->first_ns;
-	stall_judge((const struct stall_log *[]){ &seen, &from->log, &to->log }, 3, side_of(last), from->first_ns, last->last_ns, 2 * rc.delay_us, &sr);
+	stall_judge((const struct stall_log *[]){ &seen, &from->log, &to->log }, 3, side_of(last), from->first_ns, last->last_ns,
+	    (const uint32_t[]){ end[0].handshake_us, end[1].handshake_us }, &sr);
 	printf("{\"ms\": %.3f, \"stall_ms\": %.3f, \"stall_rto_ms\": %.3f, \"stall_rtt_ms\": %.3f, \"mismatches\": %llu, ", (double)ns / 1e6,
 	    (double)last->stall_ns / 1e6, (double)last->stall_rto_us / 1e3, (double)last->stall_rtt_us / 1e3, (unsigned long long)(from->mismatches + to->mismatches));
 	say_end(&end[0]);

@@ -246,7 +246,7 @@ static void sort_out(struct judge *j, const struct gap *g, unsigned reader, uint
 	}
 }
 
-void stall_judge(const struct stall_log *const logs[], unsigned n_logs, unsigned reader, uint64_t from_ns, uint64_t to_ns, uint32_t rtt_us,
+void stall_judge(const struct stall_log *const logs[], unsigned n_logs, unsigned reader, uint64_t from_ns, uint64_t to_ns, const uint32_t rtt_us[2],
     struct stall_report *r)
 {
 	struct judge j = { .n_wait = 0 };
@@ -255,7 +255,7 @@ void stall_judge(const struct stall_log *const logs[], unsigned n_logs, unsigned
 
 	memset(r, 0, sizeof *r);
 	for (unsigned i = 0; i < 2; i++)
-		j.end[i] = (struct end){ .srtt8 = rtt_us * 8, .rttvar4 = rtt_us * 2 };
+		j.end[i] = (struct end){ .srtt8 = rtt_us[i] * 8, .rttvar4 = rtt_us[i] * 2 };
 	for (;;) {
 		const struct stall_event *e = NULL;
 		unsigned of = 0;

@@ -40,9 +40,9 @@ struct stall_report {
 };
 
 void stall_note(struct stall_log *l, const struct stall_event *e);
-/* Logs, each in the order of time, from the beginning of the connection; the reader's stalls from one moment to another are judged. rtt_us: the
- * handshake's. */
-void stall_judge(const struct stall_log *const logs[], unsigned n_logs, unsigned reader, uint64_t from_ns, uint64_t to_ns, uint32_t rtt_us,
+/* Logs, each in the order of time, from the beginning of the connection; the reader's stalls from one moment to another are judged. rtt_us: what
+ * each end's handshake took, which its first RTO follows from; nothing is lost then, but a machine can be late. */
+void stall_judge(const struct stall_log *const logs[], unsigned n_logs, unsigned reader, uint64_t from_ns, uint64_t to_ns, const uint32_t rtt_us[2],
     struct stall_report *r);
 
 #endif
