@@ -71,11 +71,14 @@ static void orphan_end(struct hv_sock *s)
 	hv_sock_put(s);
 }
 
-/* In a dying process the rule goes with its queue. */
 static void unsteer(struct hv_sock_priv *p)
 {
-	if (p->flow != NULL && G.vf != NULL && !G.dying)
+	if (p->flow != NULL && G.vf != NULL && !G.dying && !hv_in_handler()) {
 		hv_vf_flow_del(G.vf, p->flow);
+	} else if (p->flow != NULL && G.vf != NULL) { /* frames that it still catches are the kernel's, as a stranger's are */
+		hv_vf_flow_later(G.vf, p->flow);
+		hv_service_kick();
+	}
 	p->flow = NULL;
 }
 

@@ -199,6 +199,8 @@ extern __thread uint32_t hv_sig_count __attribute__((tls_model("initial-exec")))
  * begin take no time. */
 extern __thread bool hv_sig_kept __attribute__((tls_model("initial-exec")));
 extern __thread volatile struct timespec *hv_sleep __attribute__((tls_model("initial-exec")));
+/* The frame in which it runs a handler of the program, which may have interrupted anything, malloc() too; NULL: none. */
+extern __thread const char *hv_handler_frame __attribute__((tls_model("initial-exec")));
 /* Sleeps are cancellation points, whose thread leaves the engine without returning from its call: called then, once, with no lock held. Set by preload. */
 extern void (*hv_wait_cancelled)(void);
 /* Progress without waiting: poll the ring once if nobody else does. */

@@ -315,6 +315,7 @@ void hv_wakefd_signal(struct hv_wakefd *w);
 uint64_t hv_spin_budget(void);
 void hv_spin_learn(bool hit, uint64_t waited_ns);
 void hv_wait_gone(void);
+bool hv_in_handler(void); /* of the program: nothing that allocates memory, or frees it */
 
 /* opt.c */
 enum { HV_CM_PKTINFO = 1, HV_CM_TTL = 2, HV_CM_TOS = 4, HV_CM_ORIGDST = 8, HV_CM_PKTINFO6 = 16, HV_CM_HOPLIMIT = 32, HV_CM_TCLASS = 64 };

@@ -468,8 +468,8 @@ void hv_sock_touch(struct hv_sock *s, int fd, enum hv_dir dir)
 	if (last != 0 && (int64_t)(now - last) < (int64_t)hv_conf.move_min_ms * (int64_t)MS)
 		return;
 	int held = hv_lock_held;
-	if (held != 0)
-		return; /* a signal handler above our own code */
+	if (held != 0 || hv_in_handler()) /* a signal handler above our own code, or anybody's malloc() */
+		return;
 	hv_promote_sock(s, fd);
 }
 
@@ -478,7 +478,7 @@ void hv_kernel_left(struct hv_sock *s)
 	uint64_t now = hv_now_ns();
 	int fd = hv_sock_fd(s);
 
-	if (now < atomic_load_explicit(&s->p->next_try_ns, memory_order_relaxed) || fd < 0 || hv_lock_held != 0 || atomic_load(&s->pinned) || atomic_load(&G.off))
+	if (now < atomic_load_explicit(&s->p->next_try_ns, memory_order_relaxed) || fd < 0 || hv_lock_held != 0 || hv_in_handler() || atomic_load(&s->pinned) || atomic_load(&G.off))
 		return;
 	int inq = 0;
 	if (hv_sys_ioctl(fd, SIOCINQ, &inq) < 0 || inq != 0)

@@ -303,6 +303,7 @@ static void run(void)
 			tick = 2000;
 		}
 		seen = atomic_load(&G.polls);
+		hv_vf_flow_sweep(G.vf);
 		bool more = HV_UNLIKELY(atomic_exchange(&G.relief, false)) && hv_relief();
 		if (more)
 			atomic_store(&G.relief, true);

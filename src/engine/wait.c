@@ -13,8 +13,24 @@ __thread uint32_t hv_sig_count __attribute__((tls_model("initial-exec")));
 __thread bool hv_sig_kept __attribute__((tls_model("initial-exec")));
 __thread volatile struct timespec *hv_sleep __attribute__((tls_model("initial-exec")));
 __thread int hv_lock_held __attribute__((tls_model("initial-exec")));
+__thread const char *hv_handler_frame __attribute__((tls_model("initial-exec")));
 static __thread uint32_t spin_ns __attribute__((tls_model("initial-exec")));
 static __thread bool spin_set __attribute__((tls_model("initial-exec")));
+
+#define HANDLER_STACK 262144
+
+/* Are we above a handler's frame? It may have been left by a jump, which nobody tells us of. */
+bool hv_in_handler(void)
+{
+	const char *here = __builtin_frame_address(0);
+
+	if (hv_handler_frame == NULL)
+		return false;
+	if (here < hv_handler_frame && hv_handler_frame - here < HANDLER_STACK)
+		return true;
+	hv_handler_frame = NULL;
+	return false;
+}
 
 void hv_lock_slow(struct hv_lock *l)
 {

@@ -141,8 +141,11 @@ static void wrapper(int sig, siginfo_t *info, void *ctx)
 	}
 	if ((flags & (int)SA_RESETHAND) != 0) /* ours to do: the kernel would have reset it when the signal was kept */
 		reset(sig);
+	const char *outer = hv_handler_frame;
+	hv_handler_frame = __builtin_frame_address(0);
 	errno = e;
 	((void (*)(int, siginfo_t *, void *))h)(sig, info, ctx);
+	hv_handler_frame = outer;
 }
 
 /* The engine has been left: what was kept comes now. */

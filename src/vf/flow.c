@@ -148,6 +148,7 @@ enum hv_vf_why hv_vf_flow_add(struct hv_vf *vf, const struct hv_tuple *t, struct
 	}
 	f->next = NULL;
 	f->prev = NULL;
+	f->later = false;
 	*out = f;
 	return HV_VF_OK;
 }
@@ -177,4 +178,21 @@ void hv_vf_flow_del(struct hv_vf *vf, struct hv_vf_flow *f)
 		hv_log(HV_LOG_DEBUG, "flow rule not destroyed: error %d", r);
 	free(f);
 	errno = saved;
+}
+
+void hv_vf_flow_later(struct hv_vf *vf, struct hv_vf_flow *f)
+{
+	f->later = true;
+	vf->flows_later++;
+}
+
+void hv_vf_flow_sweep(struct hv_vf *vf)
+{
+	for (struct hv_vf_flow *f = vf->flows, *next; f != NULL && vf->flows_later != 0; f = next) {
+		next = f->next;
+		if (f->later) {
+			vf->flows_later--;
+			hv_vf_flow_del(vf, f);
+		}
+	}
 }

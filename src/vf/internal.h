@@ -39,6 +39,7 @@ bool hv_vf_plan(struct hv_vf_plan *p, uint32_t mtu, const struct hv_vf_limits *l
 struct hv_vf_flow {
 	struct hv_vf_flow *next, **prev;
 	struct ibv_flow *flow;
+	bool later;
 };
 
 struct hv_vf {
@@ -70,6 +71,7 @@ struct hv_vf {
 	struct ibv_comp_channel *channel;
 	struct hv_chunk *chunks; /* [plan.chunks] */
 	struct hv_vf_flow *flows;
+	uint32_t flows_later;    /* of them, to be destroyed by hv_vf_flow_sweep() */
 	uint8_t *mem;
 	size_t mem_len;
 	struct hv_vf_plan plan;

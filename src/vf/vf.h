@@ -89,6 +89,9 @@ struct hv_vf_flow;
 enum hv_vf_why hv_vf_flow_add(struct hv_vf *vf, const struct hv_tuple *t, struct hv_vf_flow **out, int *errp); /* any thread, no lock */
 void hv_vf_flow_keep(struct hv_vf *vf, struct hv_vf_flow *f); /* ring lock held, as for del: from now on hv_vf_close() would destroy it */
 void hv_vf_flow_del(struct hv_vf *vf, struct hv_vf_flow *f);
+/* Instead of del where the provider must not be called, because it frees memory and malloc() may have been interrupted. Ring lock held. */
+void hv_vf_flow_later(struct hv_vf *vf, struct hv_vf_flow *f);
+void hv_vf_flow_sweep(struct hv_vf *vf);
 
 struct hv_vf_counters { uint64_t rx_frames, rx_octets, tx_posts, tx_octets, tx_tso, cqe_errors, rx_no_buf, arms, wakes; };
 const struct hv_vf_counters *hv_vf_counters(const struct hv_vf *vf);

@@ -109,6 +109,7 @@
 	X("epoll-dup", c_epoll_dup) \
 	X("epoll-now", c_epoll_now) \
 	X("cancel", c_cancel) \
+	X("close-unknown", c_close_unknown) \
 	X("fork-busy", c_fork_busy)
 
 #define CALL_PROTO(name, fn) void fn(void);

@@ -6,18 +6,6 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-static struct sock tcp_cold(int idx)
-{
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(PEER_PORT) };
-	struct sock s = { .fd = socket(AF_INET, SOCK_STREAM, 0), .idx = idx };
-	inet_pton(AF_INET, peer_addr, &sa.sin_addr);
-	peer_start(ctl, "acc");
-	if (connect(s.fd, (void *)&sa, sizeof sa) != 0)
-		printf(" connect=%s", err_text(errno));
-	peer_done(ctl);
-	return s;
-}
-
 /* ---- ends ---- */
 
 static void ends(const char *name, int idx, int sig)
@@ -242,6 +230,37 @@ void c_cancel(void)
 		printf(" cancelled=%d", r == PTHREAD_CANCELED);
 	}
 	still_alive(&cs);
+}
+
+/* A thread sleeps, another one closes every number that the program doesn't have, and keeps the ring busy when the event comes. */
+void c_close_unknown(void)
+{
+	struct sock other = tcp_new();
+	pthread_t t;
+	cs = tcp_cold(1);
+	heat_up(&cs);
+	cep = epoll_create1(0);
+	epoll_ctl(cep, EPOLL_CTL_ADD, cs.fd, &(struct epoll_event){ .events = EPOLLIN });
+	for (int i = 0; i < 2; i++) {
+		pthread_create(&t, NULL, i == 0 ? in_recv : in_epoll, NULL);
+		msleep(50);
+		for (int fd = 64; fd < 4096; fd++)
+			close(fd);
+		peer_start(ctl, "echo 0 300; send 1 1; echo 0 300");
+		for (int k = 0; k < 600; k++) {
+			char c = peer_octet(other.out++), r = 0;
+			if (send(other.fd, &c, 1, 0) != 1 || recv(other.fd, &r, 1, 0) != 1)
+				break;
+			other.in++;
+		}
+		peer_done(ctl);
+		pthread_join(t, NULL);
+		if (i == 0)
+			cs.in++;
+	}
+	get(&cs, 1);
+	still_alive(&cs);
+	still_alive(&other);
 }
 
 static _Atomic int busy_fd = -1;

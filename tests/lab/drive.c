@@ -125,6 +125,18 @@ struct sock tcp_new(void)
 	return s;
 }
 
+struct sock tcp_cold(int idx)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(PEER_PORT) };
+	struct sock s = { .fd = socket(AF_INET, SOCK_STREAM, 0), .idx = idx };
+	inet_pton(AF_INET, peer_addr, &sa.sin_addr);
+	peer_start(ctl, "acc");
+	if (connect(s.fd, (void *)&sa, sizeof sa) != 0)
+		printf(" connect=%s", err_text(errno));
+	peer_done(ctl);
+	return s;
+}
+
 /* The traffic that makes a socket hot while another thread waits on it. */
 void *heat(void *arg)
 {

@@ -41,6 +41,7 @@ void say_ready(const char *what, int n, unsigned ev);
 void warm(struct sock *s, int rounds);
 void heat_up(struct sock *s); /* the same for longer, so that it is on the VF in the end, if there is one */
 struct sock tcp_new(void);
+struct sock tcp_cold(int idx); /* connected, no more; idx: how many the peer has accepted before */
 void *heat(void *sock); /* the traffic that makes a socket hot while another thread waits on it */
 /* Lets the event happen while the caller, who does this last, is in its wait. script: the peer's steps; s: whose traffic heats, or NULL. */
 void event_soon(struct sock *s, const char *script);

@@ -65,6 +65,8 @@ enum hv_vf_why hv_vf_discover(int upper, struct hv_vf_pair *pair) { (void)upper,
 void hv_vf_env_init(struct hv_vf *vf, struct hv_env *env) { (void)vf, (void)env; NOT_HERE }
 enum hv_vf_why hv_vf_flow_add(struct hv_vf *vf, const struct hv_tuple *t, struct hv_vf_flow **out, int *errp) { (void)vf, (void)t, (void)out, (void)errp; NOT_HERE }
 void hv_vf_flow_del(struct hv_vf *vf, struct hv_vf_flow *f) { (void)vf, (void)f; NOT_HERE }
+void hv_vf_flow_later(struct hv_vf *vf, struct hv_vf_flow *f) { (void)vf, (void)f; NOT_HERE }
+void hv_vf_flow_sweep(struct hv_vf *vf) { (void)vf; NOT_HERE }
 void hv_vf_flow_keep(struct hv_vf *vf, struct hv_vf_flow *f) { (void)vf, (void)f; NOT_HERE }
 enum hv_vf_why hv_vf_open(struct hv_vf **out, const struct hv_vf_pair *p, const struct hv_vf_limits *l, int *e) { (void)out, (void)p, (void)l, (void)e; NOT_HERE }
 const char *hv_vf_why_text(enum hv_vf_why why) { (void)why; NOT_HERE }
