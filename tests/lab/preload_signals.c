@@ -7,8 +7,6 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 
-#include <sys/mman.h>
-
 static volatile sig_atomic_t ticks;
 static struct sock side;   /* the handler's own connection */
 static int watched = -1;   /* and the one that it only looks at */
@@ -356,40 +354,9 @@ static void s_malloc(void)
 	still_alive(&s);
 }
 
-static void leave_at_once(int sig)
-{
-	(void)sig;
-	_exit(5);
-}
-
-/* The buffer ends before the octets do: on the kernel a short count or EFAULT, with the library perhaps a crash, but the program's end can't be in doubt. */
-static void s_crash_exit(void)
-{
-	struct sock s = tcp_new();
-	fflush(stdout);
-	pid_t pid = fork();
-	int st = 0, ms = 0;
-	if (pid == 0) {
-		struct sock t;
-		char *p = mmap(NULL, 400000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		close(s.fd);
-		t = tcp_cold(1);
-		heat_up(&t);
-		on(SIGSEGV, leave_at_once, 0);
-		munmap(p + 102400, 400000 - 102400);
-		send(t.fd, p, 300000, MSG_DONTWAIT | MSG_NOSIGNAL);
-		_exit(5);
-	}
-	while (waitpid(pid, &st, WNOHANG) == 0 && ms++ < 8000)
-		msleep(1);
-	printf(" ended=%d", WIFEXITED(st) && WEXITSTATUS(st) == 5);
-	kill(pid, SIGKILL);
-	still_alive(&s);
-}
-
 const struct drive_case drive_cases[] = {
 	{ "reenter", s_reenter }, { "reenter-bulk", s_reenter_bulk }, { "jump", s_jump },   { "eintr", s_eintr },
 	{ "restart", s_restart }, { "ppoll-mask", s_ppoll_mask },     { "queue", s_queue }, { "disposition", s_disposition },
-	{ "malloc", s_malloc },   { "crash-exit", s_crash_exit },
+	{ "malloc", s_malloc },
 	{ NULL, NULL },
 };
