@@ -37,6 +37,7 @@
 #define HV_CHALLENGE_US 500000u
 #define HV_PROBE_ACK_US 20000u
 #define HV_RETRIES2 15u
+#define HV_R2_MIN 100000000u /* RFC 9293 3.8.3 */
 #define HV_MAX_QUICKACKS 16u
 #define HV_IW_SEGS 10u
 #define HV_DUPTHRESH 3u

@@ -125,7 +125,8 @@ static bool give_up(const struct hv_tcb *t, unsigned tries, uint64_t now)
 {
 	if (t->user_timeout_ms != 0)
 		return now - t->stall_us >= (uint64_t)t->user_timeout_ms * 1000u;
-	return tries >= HV_RETRIES2;
+	/* Tries alone say nothing when a window that opens and shuts ends the backing off again and again: R2 is 100 s at least. */
+	return tries >= HV_RETRIES2 && now - t->stall_us >= HV_R2_MIN;
 }
 
 static unsigned on_rto(struct hv_tcb *t, uint64_t now)

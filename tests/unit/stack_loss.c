@@ -471,6 +471,31 @@ static void stamps_old(void **state)
 	stamp_after_a_timeout((1u << 30) + 5, 1u << 30);
 }
 
+/* RFC 9293 3.8.3: R2 is 100 s at least. A peer short of memory opens its window, throws away what comes, and shuts it. */
+static void a_window_to_and_fro(void **state)
+{
+	uint64_t end;
+
+	(void)state;
+	rig_start(&r);
+	rig_write(&r, 5000);
+	rig_drop_out(&r);
+	r.now += 10000;
+	end = r.now + 90000000;
+	in(&r, .ack = 1000, .zero_wnd = true);
+	for (unsigned n = 0; r.now < end; n++) {
+		rig_next(&r);
+		assert_int_equal(r.acts & HV_TCP_TIMEDOUT, 0);
+		rig_drop_out(&r);
+		r.now += 300;
+		if (n % 2 == 0)
+			in(&r, .ack = 1000, .wnd = 8192);
+		else
+			in(&r, .ack = 1000, .zero_wnd = true);
+		rig_drop_out(&r);
+	}
+}
+
 /* Without SACK: a recovery 3 GB ago has no say in what three duplicate ACKs mean. */
 static void an_old_recovery_has_no_say(void **state)
 {
@@ -520,7 +545,7 @@ int main(void)
 		T(duplicates_widen_once_a_round),
 		T(sacks_of_repeats_put_nothing_off), T(new_data_around_a_retransmission), T(old_duplicates_undo_nothing),
 		T(a_recovery_gives_nothing_back), T(a_stall), T(a_long_stall), T(stamps_young), T(stamps_not_yet_old),
-		T(stamps_old), T(an_old_recovery_has_no_say), T(few_records_no_wrong_sample),
+		T(stamps_old), T(an_old_recovery_has_no_say), T(a_window_to_and_fro), T(few_records_no_wrong_sample),
 		T(duplicate_acks_are_not_counted_twice), T(a_partial_ack_delivers_its_segment), T(sacked_octets_count_once),
 		T(slow_start_ends_before_the_queue_does), T(slow_start_survives_jitter),
 		T(slow_start_ignores_little) };
