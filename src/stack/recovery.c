@@ -12,8 +12,10 @@ void hv_rack_delivered(struct hv_tcb *t, const struct hv_xrec *r, const struct h
 	uint32_t rtt = (uint32_t)now - r->xmit_us;
 
 	if ((r->flags & XRF_EVER) != 0) {
-		/* which of its transmissions arrived? RFC 8985 6.2 step 2 */
-		if ((t->tf & TF_TS) != 0 && seg->has_ts && seg->tsecr != 0 && hv_seq_lt(seg->tsecr, hv_tsval(t, now - rtt)))
+		/* Which of its transmissions arrived? RFC 8985 6.2 step 2. The echo is of what was in order (RFC 7323 4.3) and says nothing of
+		 * what is SACKed: by it no tail loss probe behind a hole would ever count. Linux asks only for the round trip. */
+		if (hv_seq_le(r->end, seg->ack) && (t->tf & TF_TS) != 0 && seg->has_ts && seg->tsecr != 0 &&
+		    hv_seq_lt(seg->tsecr, hv_tsval(t, now - rtt)))
 			return;
 		if (rtt < hv_min_rtt(t))
 			return;

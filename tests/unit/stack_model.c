@@ -144,7 +144,7 @@ static void copy(struct hv_tcb *m, const struct hv_tcb *t)
 
 static const uint64_t epoch = (5ull << 32) + 7000; /* stamps of 32 bits wrap between transmission and now */
 
-/* RFC 8985 6.2 step 2. */
+/* RFC 8985 6.2 step 2; the echo counts only for what is acknowledged cumulatively. */
 static void rack_newest(void **state)
 {
 	struct hv_tcb t, m;
@@ -159,10 +159,11 @@ static void rack_newest(void **state)
 
 		any_state(&t, now);
 		r.end = t.rack_end + SEG * pick(0, 2) - SEG;
+		seg.ack = r.end + pick(0, 2) - 1;
 		t.ts_off = sent_ms - (uint32_t)((now - rtt) / 1000);
 		copy(&m, &t);
 		doubtful = (r.flags & XRF_EVER) != 0 && (rtt < hv_min_rtt(&t) ||
-		    ((t.tf & TF_TS) != 0 && seg.has_ts && seg.tsecr != 0 && seg.tsecr < sent_ms));
+		    ((t.tf & TF_TS) != 0 && seg.has_ts && seg.tsecr != 0 && seg.tsecr < sent_ms && before(r.end, seg.ack) >= 0));
 		newer = before(m.rack_xmit_us, r.xmit_us) > 0 || (m.rack_xmit_us == r.xmit_us && before(m.rack_end, r.end) > 0);
 		if (!doubtful && (newer || (m.tf & TF_RACK_VALID) == 0)) {
 			m.tf |= TF_RACK_VALID;
