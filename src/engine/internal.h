@@ -206,7 +206,7 @@ struct hv_global {
 	uint32_t heap_n, heap_cap;
 	_Atomic uint64_t svc_wake_us;
 	/* poll bookkeeping */
-	_Atomic uint64_t last_poll_ns;
+	uint64_t now_ns;                      /* hv_clock() */
 	_Atomic uint32_t polls;
 	uint32_t news;                        /* changes whenever a poll brought something: no need to ask a socket before */
 	bool armed;                           /* a completion event will come */
@@ -265,6 +265,14 @@ void hv_unmap(void *p, size_t len);
 uint8_t *hv_scratch(size_t len); /* G.lock held; grows; contents lost at the next call */
 
 /* ring.c, lock held */
+/* Lock held. Whoever looked at the time before it got the lock may come after somebody who looked later: for the stack time doesn't go back. (A round
+ * trip of -1 us was one of 120 s.) Told of each time at which something is sent or polled; returns the latest. */
+static inline uint64_t hv_clock(uint64_t ns)
+{
+	if ((int64_t)(ns - G.now_ns) > 0)
+		G.now_ns = ns;
+	return G.now_ns;
+}
 unsigned hv_ring_poll(uint64_t now_ns);                      /* frames taken; 0 = the queue was empty */
 void hv_ring_drain(void);                                    /* everything that has completed by now */
 void hv_sock_pump(struct hv_sock *s, uint64_t now_us);       /* send what the TCB wants to send */

@@ -240,6 +240,7 @@ static enum hv_why promote_tcp(struct hv_sock *s, int fd, const struct hv_route 
 		img.pmtu = rt->mtu; /* TCP_INFO tells that of the last segment that was sent */
 		img.window_clamp = (uint32_t)p->user_clamp;
 		/* The octets sit in buf; the stack reads received ones from there, so it doubles as the aux run. */
+		hv_clock(now_us * 1000u);
 		r = hv_tcp_import(p->tcb, &G.env, &G.tcp, &img, l2, sizeof l2, img.rcv, now_us);
 	}
 	if (r != 0) {

@@ -95,6 +95,7 @@ void hv_sock_pump(struct hv_sock *s, uint64_t now_us)
 	struct hv_sock_priv *p = s->p;
 	struct hv_tx tx;
 
+	now_us = hv_clock(now_us * 1000u) / 1000u;
 	for (;;) {
 		if (hv_vf_tx_room(G.vf) == 0) {
 			hv_vf_poll_tx(G.vf, &G.env);
@@ -333,7 +334,7 @@ unsigned hv_ring_poll(uint64_t now_ns)
 	struct hv_vf_cqe cqe[BATCH];
 	struct arrival in[BATCH];
 	struct hv_sock *work = NULL;
-	uint64_t now_us = now_ns / 1000u;
+	uint64_t now_us;
 
 	static unsigned taken = 1; /* frames since buffers were posted; readers may have given some back */
 	static bool polling; /* a demotion inside polls again: what is left then comes up as unknown and is injected */
@@ -341,7 +342,8 @@ unsigned hv_ring_poll(uint64_t now_ns)
 	if (G.vf == NULL || polling)
 		return 0;
 	polling = true;
-	atomic_store_explicit(&G.last_poll_ns, now_ns, memory_order_relaxed);
+	now_ns = hv_clock(now_ns);
+	now_us = now_ns / 1000u;
 	uint32_t turn = atomic_load_explicit(&G.polls, memory_order_relaxed) + 1;
 	atomic_store_explicit(&G.polls, turn, memory_order_relaxed);
 	taken += (turn & 63) == 0;

@@ -37,8 +37,8 @@ static __attribute__((noinline, cold)) ssize_t peek_pieces(struct hv_sock_priv *
 static ssize_t tcp_recv(struct hv_sock *s, const struct iovec *iov, size_t n, int flags)
 {
 	struct hv_sock_priv *p = s->p;
-	/* What is readable came with the last poll: its time will do. */
-	uint64_t now = hv_tcp_readable(p->tcb) != 0 ? atomic_load_explicit(&G.last_poll_ns, memory_order_relaxed) : hv_now_ns();
+	/* What is readable came with the last poll: its time will do, or that of what was sent since. */
+	uint64_t now = hv_tcp_readable(p->tcb) != 0 ? G.now_ns : hv_now_ns();
 	unsigned acts = 0;
 	size_t got = 0;
 	bool peek = (flags & MSG_PEEK) != 0;
@@ -135,7 +135,7 @@ full:
 static ssize_t tcp_send(struct hv_sock *s, const struct iovec *iov, size_t n, int flags)
 {
 	struct hv_sock_priv *p = s->p;
-	uint64_t now = hv_now_ns(), now_us = now / 1000u;
+	uint64_t now = hv_clock(hv_now_ns()), now_us = now / 1000u;
 	bool more = (flags & MSG_MORE) != 0;
 	size_t sent = 0;
 

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -319,18 +320,20 @@ static uint32_t sent_len(const struct hv_park *pk, const struct hv_tcp_image *im
 
 /*
  * The kernel forgets the round-trip time at the disconnect and nothing sets it: its first timeout would be 1 s and its first tail probe as late, just when
- * a path has changed. It takes a sample like any other: one octet before SND.UNA counts as sent, and an ACK for it (hv_inject_rtt()) echoes a timestamp of
- * that age. If this ACK gets lost, the answer to the window probe acknowledges the octet; a peer that sees it again drops it as old whatever it holds.
+ * a path has changed. It takes a sample like any other: one octet before SND.UNA counts as sent, and an ACK for it echoes a timestamp of that age. Only
+ * ours may acknowledge it, so it goes through the drop filter: what the peer echoes when nothing has left for a while may be minutes old.
  */
+#define RTT_TRIES 8u /* the rules of this machine don't let it through */
 static bool carries_rtt(const struct hv_tcp_image *img)
 {
-	return (img->opts & HV_TCPO_TS) != 0 && img->ts_recent_valid && img->srtt_us != 0 && hv_g.raw_fd[img->tuple.family == 6] >= 0;
+	return (img->opts & HV_TCPO_TS) != 0 && img->ts_recent_valid && img->srtt_us != 0 && hv_g.drop_fd >= 0 && hv_g.raw_fd[img->tuple.family == 6] >= 0 &&
+	       atomic_load_explicit(&hv_g.rtt_misses, memory_order_relaxed) < RTT_TRIES;
 }
 
-static int restore(struct hv_park *pk, const struct hv_tcp_image *img, uint32_t ts)
+static int restore(struct hv_park *pk, const struct hv_tcp_image *img, uint32_t ts, uint32_t before)
 {
 	static const uint8_t acked_octet[1];
-	uint32_t sent, edge = img->rcv_wup + img->rcv_wnd, before = carries_rtt(img);
+	uint32_t sent, edge = img->rcv_wup + img->rcv_wnd;
 	uint64_t wnd = hv_seq_lt(img->rcv_nxt, edge) ? edge - img->rcv_nxt : 0;
 	int r = hv_rehash(pk, img->snd_una - before, img->rcv_nxt - img->rcv_len);
 
@@ -384,16 +387,23 @@ int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost)
 	int sndbuf = hv_sys_getint(fd, SOL_SOCKET, SO_SNDBUF);
 	/* Forward, and even: an odd one would switch the socket to microseconds. */
 	ts = ((uint32_t)(hv_now_us() / 1000) + img->ts_off + 3) & ~1u;
-	r = restore(pk, img, ts);
+	pk->rtt_octet = carries_rtt(img);
+	r = restore(pk, img, ts, pk->rtt_octet);
+	if (r == 0 && pk->rtt_octet) {
+		pk->rtt_octet = hv_inject_rtt(pk, img);
+		if (pk->rtt_octet) {
+			atomic_store_explicit(&hv_g.rtt_misses, 0, memory_order_relaxed);
+		} else {
+			atomic_fetch_add_explicit(&hv_g.rtt_misses, 1, memory_order_relaxed);
+			r = restore(pk, img, ts, 0);
+		}
+	}
 	if (r < 0)
 		goto fail;
 
 	sent = sent_len(pk, img);
 	hv_drop_detach(fd);
 	hv_sys_setint(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF); /* with a window probe: its answer tells which ACKs we missed */
-	pk->rtt_octet = carries_rtt(img);
-	if (pk->rtt_octet)
-		hv_inject_rtt(img, ts);
 	pk->parked = pk->settled = false;
 	pk->ooo_base = 0;
 	if (pk->reuseaddr > 0)

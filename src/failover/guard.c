@@ -105,11 +105,16 @@ static int prog_load(uint32_t type, uint32_t attach, const struct bpf_insn *src,
 #define CTX(f) ((int16_t)offsetof(struct bpf_sk_lookup, f))
 #define KEY(f) ((int16_t)((int)offsetof(struct guard_key, f) - (int)sizeof(struct guard_key)))
 
+enum { L_DROP = 1 };
+
 int hv_drop_load(void)
 {
-	static const struct bpf_insn insn[] = { MOV_IMM(0, 0), EXIT_() };
+	/* all but what hv_inject_rtt() sends */
+	static const struct bpf_insn insn[] = {
+		LDW(1, 1, offsetof(struct __sk_buff, mark)), MOV_IMM(0, 0), JNE(1, HV_RTT_MARK, L_DROP), MOV_IMM(0, 1 << 30), LABEL(L_DROP), EXIT_(),
+	};
 
-	return prog_load(BPF_PROG_TYPE_SOCKET_FILTER, 0, insn, 2);
+	return prog_load(BPF_PROG_TYPE_SOCKET_FILTER, 0, insn, sizeof insn / sizeof insn[0]);
 }
 
 int hv_drop_attach(int fd)

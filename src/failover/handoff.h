@@ -43,7 +43,7 @@ struct hv_park {
 	int user_mss;           /* the program's TCP_MAXSEG, 0 none; not readable: the engine stores it */
 	int rto_min_us, delack_max_us; /* -1: not supported here */
 	uint8_t tcp_opts, snd_wscale, rcv_wscale;
-	bool rtt_octet;         /* the last demotion had one acknowledged octet acknowledged again: the kernel's counts have it */
+	bool rtt_octet;         /* the last demotion had one octet acknowledged again, for the round-trip time: the kernel's counts have it */
 	uint32_t mss_clamp;
 	int err; const char *step; /* diagnosis of HV_MOVE_SYSCALL and of a failed settle or demote */
 	/* private to src/failover */

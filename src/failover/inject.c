@@ -203,20 +203,22 @@ int hv_inject_tcp(const struct hv_tcp_image *img, uint32_t seq, uint32_t ack, ui
 	return 0;
 }
 
-#define KERNEL_RTO_MIN_US 200000u
-
-void hv_inject_rtt(const struct hv_tcp_image *img, uint32_t tsval)
+bool hv_inject_rtt(const struct hv_park *pk, const struct hv_tcp_image *img)
 {
 	uint8_t b[80];
-	uint32_t rtt = img->srtt_us, rto = rtt + (2 * rtt > KERNEL_RTO_MIN_US ? 2 * rtt : KERNEL_RTO_MIN_US);
+	uint32_t now;
+	struct tcp_info ti;
+	socklen_t l = sizeof now;
 
-	/* From one sample the kernel makes a timeout of rto (RFC 6298 2.2, with a minimum for the variance). One that the stack knows to be too short
-	 * is the worse mistake: then a longer sample. */
-	if (rto < img->rto_us)
-		rtt = img->rto_us > 3 * KERNEL_RTO_MIN_US / 2 ? img->rto_us / 3 : img->rto_us - KERNEL_RTO_MIN_US;
+	/* SRTT and nothing more: a timeout longer than three times that, because it varies, can't be expressed. A longer sample instead would grow with
+	 * each move, for the stack's variance comes from such samples. */
+	if (hv_sys_getsockopt(pk->fd, IPPROTO_TCP, TCP_TIMESTAMP, &now, &l) < 0)
+		return false;
 	struct segment s = { .t = &img->tuple, .ttl = 64, .flags = ACK, .seq = img->rcv_nxt, .ack = img->snd_una, .wnd = img->snd_wnd >> (img->snd_wscale & 15),
-		.has_ts = true, .tsval = img->ts_recent, .tsecr = tsval - (rtt + 500) / 1000 };
-	(void)raw_send(s.t, true, b, build(b, &s), 0, 0);
+		.has_ts = true, .tsval = img->ts_recent, .tsecr = now - (img->srtt_us + 500) / 1000 };
+	memset(&ti, 0, sizeof ti);
+	l = sizeof ti;
+	return raw_send(s.t, true, b, build(b, &s), 0, HV_RTT_MARK) == 0 && hv_sys_getsockopt(pk->fd, IPPROTO_TCP, TCP_INFO, &ti, &l) == 0 && ti.tcpi_rtt != 0;
 }
 
 #define RESEND_HEAD 32u

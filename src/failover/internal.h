@@ -18,7 +18,8 @@ struct hv_handoff_state {
 	int pid;              /* of the process that opened all this, 0 none */
 	bool eperm;           /* an attempt to open it failed for lack of privilege */
 	enum hv_guard_kind kind;
-	int drop_fd;          /* eBPF socket filter "drop everything", -1: the classic one is used */
+	int drop_fd;          /* eBPF socket filter "drop everything" but HV_RTT_MARK, -1: the classic one is used */
+	_Atomic unsigned rtt_misses; /* demotions in a row that could not take the round-trip time along */
 	int map_fd, link_fd;  /* sk_lookup guard */
 	int listen_fd[2];     /* guard listeners, IPv4 and IPv6 */
 	int raw_fd[2];        /* IPPROTO_RAW, IPv4 and IPv6 */
@@ -43,6 +44,7 @@ socklen_t hv_sa_from(union hv_sa *a, const struct hv_tuple *t, int domain, bool 
 /* The descriptor moved out of the program's way (>= 512 if the limit allows), close-on-exec. Takes and returns -errno as it is. */
 void hv_fd_drop(int *fd);
 
+#define HV_RTT_MARK 0x68765254 /* SO_MARK of what the drop filter lets through */
 int hv_drop_load(void);          /* eBPF program fd or -errno */
 int hv_drop_attach(int fd);
 int hv_drop_detach(int fd);
@@ -66,8 +68,8 @@ void hv_options_restore(struct hv_park *pk);
 int hv_step(struct hv_park *pk, const char *step, long r); /* notes the failing step; returns r */
 
 int hv_raw_open(int family);
-/* An ACK of SND.UNA to the local kernel, from which it takes the round-trip time of img; tsval: what its own timestamp clock shows now. */
-void hv_inject_rtt(const struct hv_tcp_image *img, uint32_t tsval);
+/* An ACK of SND.UNA to the local kernel, through the drop filter, from which it takes the round-trip time of img; false: it hasn't. */
+bool hv_inject_rtt(const struct hv_park *pk, const struct hv_tcp_image *img);
 /* Bytes that were in flight when the VF vanished: out to the peer, once, as segments. */
 void hv_resend(const struct hv_park *pk, const struct hv_tcp_image *img, uint32_t tsval);
 
