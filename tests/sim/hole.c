@@ -48,8 +48,10 @@ void hole_swallows(struct world *w, uint32_t from, const uint8_t *frame)
 	struct hole *o = &w->side[from].hole;
 	const struct hv_tcb *t = w->side[from].h.tcb;
 
-	if (o->waits || !oldest(w, from, frame, 65535))
+	if ((o->waits && o->fast == w->side[from].h.cnt.fast_rexmit) || !oldest(w, from, frame, 65535))
 		return;
+	/* A fast retransmission, because something smaller behind it has got through, has timeouts of its own. */
+	o->fast = w->side[from].h.cnt.fast_rexmit;
 	o->waits = true;
 	o->since = w->now;
 	/* The first timeout comes an RTO from now, or after a tail loss probe, and each takes twice as long as the one before. A later trial of

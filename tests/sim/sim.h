@@ -57,7 +57,7 @@ struct app {
 
 /* Behind a path that swallows what is large, without a word: since when nothing has got through, and how long that may last, see hole.c. */
 struct hole {
-	uint64_t since, may;
+	uint64_t since, may, fast;
 	bool waits;
 };
 
