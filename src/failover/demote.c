@@ -394,7 +394,8 @@ int hv_demote(struct hv_park *pk, const struct hv_tcp_image *img, bool lost)
 		if (pk->rtt_octet) {
 			atomic_store_explicit(&hv_g.rtt_misses, 0, memory_order_relaxed);
 		} else {
-			atomic_fetch_add_explicit(&hv_g.rtt_misses, 1, memory_order_relaxed);
+			if (atomic_fetch_add_explicit(&hv_g.rtt_misses, 1, memory_order_relaxed) + 1 == RTT_TRIES)
+				hv_log(HV_LOG_DEBUG, "hand-off: round-trip times aren't carried into the kernel: does a rule drop what comes in on lo from other hosts' addresses?");
 			r = restore(pk, img, ts, 0);
 		}
 	}

@@ -44,7 +44,7 @@ void sv_cq_push(struct sv_cq *q, const struct sv_cqe *e, struct sv_chan *self)
 		q->ring[q->tail & q->mask] = *e;
 		__atomic_store_n(&q->tail, q->tail + 1, __ATOMIC_RELEASE);
 		if (sv_unlikely(q->armed)) {
-			q->armed = false;
+			__atomic_store_n(&q->armed, false, __ATOMIC_RELAXED);
 			raise = true;
 		}
 	}
@@ -107,7 +107,7 @@ int sv_req_notify_cq(struct ibv_cq *cq, int solicited)
 		return EINVAL;
 	sv_lock(&q->lock);
 	now = q->head != q->tail; /* hardware looks at the consumer index, too: nothing is missed between poll and arm */
-	q->armed = !now;
+	__atomic_store_n(&q->armed, !now, __ATOMIC_RELAXED);
 	sv_unlock(&q->lock);
 	if (now) {
 		chan_raise(q, NULL);
@@ -210,7 +210,7 @@ static void chan_xsk(struct sv_chan *ch)
 	sv_unlock(&w->rx_lock);
 	sv_lock(&ch->lock);
 	for (q = ch->cqs; q != NULL; q = q->next)
-		armed |= q->armed && q->rx_users > 0;
+		armed |= __atomic_load_n(&q->armed, __ATOMIC_RELAXED) && __atomic_load_n(&q->rx_users, __ATOMIC_RELAXED) > 0; /* whoever arms one now arms the XSK itself */
 	if (armed)
 		chan_arm_xsk(ch);
 	sv_unlock(&ch->lock);
